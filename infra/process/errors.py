@@ -1,0 +1,6 @@
+class ProcessError(Exception):
+    """A process failed, or could not be started or stopped. The message is one line for the user."""
+
+
+class Cancelled(ProcessError):
+    """The user interrupted `pulumi up`."""

@@ -1,0 +1,41 @@
+"""What is known of each resource between runs: one small JSON file, written whole or not at all."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from process.errors import ProcessError
+
+FOLDER = ".process"
+
+
+def record_path(directory: str, name: str) -> Path:
+    return Path(directory) / FOLDER / f"{name}.json"
+
+
+def read(directory: str, name: str) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(record_path(directory, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # never ran here, or was cut off while writing: it counts as not done
+    return content
+
+
+def write(directory: str, name: str, content: Mapping[str, Any]) -> None:
+    path = record_path(directory, name)
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ProcessError(f"{name}: cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def remove(directory: str, name: str) -> None:
+    try:
+        record_path(directory, name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ProcessError(f"{name}: cannot remove its record: {error}") from None

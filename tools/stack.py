@@ -1,0 +1,154 @@
+"""Run Pulumi on a stack of this checkout: the commands behind `make up`, `down`, `output`, `report` and `env`."""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class StackError(Exception):
+    """One line: what is missing and what to do."""
+
+
+def environment(stack: str) -> dict[str, str]:
+    """What Pulumi needs to keep to this checkout; what the user has set is left alone."""
+    paths = [ROOT / ".tools" / "bin", ROOT / ".venv" / "bin"]
+    settings = {"PULUMI_HOME": str(ROOT / ".pulumi"), "PULUMI_SKIP_UPDATE_CHECK": "true", **os.environ}
+    if "PULUMI_CONFIG_PASSPHRASE_FILE" not in settings:
+        settings.setdefault("PULUMI_CONFIG_PASSPHRASE", "")
+    if stack == "local":  # uses no plugin but our own; looking for those of the installed SDKs takes the network
+        settings.setdefault("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
+    settings["PATH"] = os.pathsep.join([*map(str, paths), os.environ.get("PATH", "")])
+    return settings
+
+
+def pulumi(stack: str, *arguments: str) -> int:
+    """Run the CLI in the foreground; Ctrl-C is for it to handle, this program waits for its end."""
+    (ROOT / ".pulumi-state").mkdir(exist_ok=True)
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            ["pulumi", *arguments, "--stack", stack],
+            cwd=ROOT,
+            env=environment(stack),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        return process.wait()
+    except FileNotFoundError:
+        raise StackError("the Pulumi CLI is missing: run `make setup`") from None
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+
+
+def ensure_stack(stack: str) -> None:
+    if pulumi_quietly(stack, "stack", "select", "--create", stack).returncode != 0:
+        raise StackError(pulumi_quietly(stack, "stack", "select", "--create", stack).stderr.strip().splitlines()[-1])
+
+
+def pulumi_quietly(stack: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    (ROOT / ".pulumi-state").mkdir(exist_ok=True)
+    try:
+        return subprocess.run(
+            ["pulumi", *arguments], cwd=ROOT, env=environment(stack), capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise StackError("the Pulumi CLI is missing: run `make setup`") from None
+
+
+def outputs(stack: str) -> dict[str, Any]:
+    done = pulumi_quietly(stack, "stack", "output", "--json", "--stack", stack)
+    if done.returncode != 0:
+        raise StackError(f"stack {stack} has no outputs: run `make up STACK={stack}`")
+    values: dict[str, Any] = json.loads(done.stdout or "{}")
+    return values
+
+
+def up(stack: str) -> int:
+    ensure_stack(stack)
+    status = pulumi(stack, "up", "--yes", "--skip-preview")
+    if status == 0:
+        print_summary(outputs(stack))
+    return status
+
+
+def down(stack: str) -> int:
+    if pulumi_quietly(stack, "stack", "--stack", stack).returncode != 0:
+        print(f"stack {stack} does not exist: nothing to take down")
+        return 0
+    storage = outputs(stack).get("storage")
+    status = pulumi(stack, "destroy", "--yes", "--skip-preview")
+    if status == 0 and storage and Path(storage).is_dir():
+        print(f"kept {storage} (mnist:keepData)")
+    return status
+
+
+def output(stack: str) -> int:
+    endpoint = outputs(stack).get("triton_endpoint")
+    if endpoint is None:
+        raise StackError(f"stack {stack} serves nothing: run `make up STACK={stack}`")
+    print(endpoint)
+    return 0
+
+
+def report(stack: str) -> int:
+    path = outputs(stack).get("report")
+    if path is None or not Path(path).is_file():
+        raise StackError(f"stack {stack} has no report yet: run `make up STACK={stack}`")
+    print(path)
+    return 0
+
+
+def env(stack: str) -> int:
+    settings = environment(stack)
+    for name in ("PATH", "PULUMI_HOME", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"):
+        if name in settings:
+            print(f"export {name}={shlex.quote(settings[name])}")
+    return 0
+
+
+def print_summary(values: dict[str, Any]) -> None:
+    """The few figures one wants after `up`."""
+    results_path = Path(values.get("storage", "")) / "results" / "latest" / "results.json"
+    if "report" not in values or not results_path.is_file():
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    results = json.loads(results_path.read_text(encoding="utf-8"))
+    single = results["load"]["single"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_row("accuracy", f"{results['accuracy']:.4f} on {results['test_images']:,} {results['dataset']} test images")
+    table.add_row("latency", f"p50 {single['p50_ms']:.2f} ms, p99 {single['p99_ms']:.2f} ms (one image a request)")
+    table.add_row("version", f"{results['model_name']} {results['served_version']}")
+    table.add_row("endpoint", f"{values['triton_endpoint']} (gRPC), {values['triton_http_endpoint']} (HTTP)")
+    table.add_row("report", str(values["report"]))
+    console = Console(soft_wrap=True)
+    console.print()
+    console.print(table)
+    if results["dataset"] == "digits":
+        console.print("[bold yellow]trained on scikit-learn's digits, not on MNIST[/]")
+
+
+def main() -> int:
+    commands = {"up": up, "down": down, "output": output, "report": report, "env": env}
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("command", choices=commands)
+    options.add_argument("stack")
+    arguments = options.parse_args()
+    try:
+        return commands[arguments.command](arguments.stack)
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Prove that the served model works: accuracy, agreement with PyTorch, latency and throughput, over gRPC.
+
+    python workloads/client.py --storage storage/local --endpoint localhost:8001
+
+Sends the whole test set, writes results/<run>/ and fails when a gate is not met.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from mnist import __version__, cli
+from mnist.cli import StageLog, last_finished
+from mnist.cpus import available_cpus
+from mnist.data import CLASSES, Images, Labels, load
+from mnist.errors import GateError
+from mnist.inference import Load, Pixels, ServedModel, confidences, measure_one_by_one
+from mnist.repository import MAX_BATCH_SIZE, PREDICTIONS_FILE, ModelRepository
+from mnist.storage import Storage, new_run, replace_link, write_atomic
+
+SINGLES = 1000  # single-image requests, one after the other
+CONCURRENCIES = (4, 16)
+CONCURRENT_REQUESTS = 2000
+BATCHES_IN_FLIGHT = 4
+UPSTREAM = ("prepare-data", "train", "export")
+
+
+def parser() -> argparse.ArgumentParser:
+    options = cli.parser("client", (__doc__ or "").splitlines()[0])
+    options.add_argument("--endpoint", default="localhost:8001", help="gRPC host:port (%(default)s)")
+    options.add_argument("--model-name", default="resnet18_mnist")
+    options.add_argument("--min-accuracy", type=float, default=0.97, help="0..1")
+    options.add_argument("--max-latency-ms", type=float, default=0.0, help="of p99 with single images; 0: any")
+    options.add_argument("--deadline", type=float, default=120.0, help="seconds to wait for readiness")
+    return options
+
+
+def check(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
+    images, labels = load(storage.data, "t10k")
+    pixels = (images[:, None].astype(np.float32)) / np.float32(255)
+    with ServedModel(options.endpoint, options.model_name) as model:
+        waited = model.wait_ready(options.deadline)
+        version = model.version()
+        log.say(f"{options.model_name} version {version} at {options.endpoint} was ready after {waited:.1f} s")
+        loads = _measure(model, pixels, log)
+    logits = loads["batches"].logits
+    results = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "endpoint": options.endpoint,
+        "model_name": options.model_name,
+        "served_version": version,
+        **_quality(storage, options.model_name, version, logits, labels),
+        "samples": _samples(logits, labels),
+        "load": {name: load.summary() for name, load in loads.items()},
+        "gates": {"minAccuracy": options.min_accuracy, "maxLatencyMs": options.max_latency_ms},
+        "environment": _environment(),
+        "stages": {stage: last_finished(storage, stage) for stage in UPSTREAM},
+    }
+    failures = _failures(results, options)
+    results["verdict"] = "; ".join(failures) or "passed"
+    run = _write(storage, results, loads, images, labels)
+    _tell(results, log)
+    if failures:
+        raise GateError(f"{results['verdict']}; results: {run / 'results.json'}")
+    return {"run": run.name, "accuracy": results["accuracy"], "served_version": version}
+
+
+def _measure(model: ServedModel, pixels: Pixels, log: StageLog) -> dict[str, Load]:
+    """The whole test set in batches, then single images, one by one and concurrently."""
+    starts = range(0, len(pixels), MAX_BATCH_SIZE)
+    batches = [pixels[start : start + MAX_BATCH_SIZE] for start in starts]
+    log.say(f"sending {len(pixels):,} test images in batches of {MAX_BATCH_SIZE}", event="progress")
+    loads = {"batches": model.infer_concurrently(batches, BATCHES_IN_FLIGHT)}
+    singles = [pixels[index : index + 1] for index in range(len(pixels))]
+    log.say(f"sending {min(SINGLES, len(singles)):,} single images, one by one", event="progress")
+    loads["single"] = measure_one_by_one(singles[:SINGLES], model.infer)
+    for concurrency in CONCURRENCIES:
+        log.say(f"sending single images, {concurrency} at a time", event="progress")
+        requests = (singles * (1 + CONCURRENT_REQUESTS // len(singles)))[:CONCURRENT_REQUESTS]
+        loads[f"concurrency_{concurrency}"] = model.infer_concurrently(requests, concurrency)
+    return loads
+
+
+def _quality(
+    storage: Storage, model_name: str, version: int, logits: npt.NDArray[np.float32], labels: Labels
+) -> dict[str, Any]:
+    predictions = logits.argmax(1)
+    metadata = ModelRepository(storage.models, model_name).metadata(version)
+    reference = np.load(storage.models / model_name / str(version) / PREDICTIONS_FILE, allow_pickle=False)
+    comparable = reference.shape == predictions.shape
+    return {
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "test_images": len(labels),
+        "dataset": metadata.dataset,
+        "equal_to_pytorch": int((reference == predictions).sum()) if comparable else None,
+        "confusion": confusion_matrix(labels, predictions, labels=range(CLASSES)).tolist(),
+        "model": vars(metadata),
+    }
+
+
+def _samples(logits: npt.NDArray[np.float32], labels: Labels) -> list[dict[str, Any]]:
+    """The first test image of each digit (fewer where the data lack one)."""
+    chosen = [int(np.flatnonzero(labels == digit)[0]) for digit in range(CLASSES) if (labels == digit).any()]
+    probabilities = confidences(logits)
+    return [
+        {
+            "index": index,
+            "label": int(labels[index]),
+            "prediction": int(logits[index].argmax()),
+            "confidence": round(float(probabilities[index].max()), 4),
+        }
+        for index in chosen
+    ]
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": available_cpus(),
+        "mnist-triton": __version__,
+    }
+
+
+def _failures(results: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    failures = []
+    if results["accuracy"] < options.min_accuracy:
+        failures.append(f"accuracy {results['accuracy']:.4f} is below minAccuracy {options.min_accuracy}")
+    p99 = results["load"]["single"]["p99_ms"]
+    if 0 < options.max_latency_ms < p99:
+        failures.append(f"p99 latency {p99:.2f} ms is above maxLatencyMs {options.max_latency_ms:g}")
+    return failures
+
+
+def _write(
+    storage: Storage, results: dict[str, Any], loads: dict[str, Load], images: Images, labels: Labels
+) -> Path:
+    run = new_run(storage.results)
+    results["run"] = run.name
+    write_atomic(run / "samples.png", _picture(results["samples"], images))
+    latencies = {name: np.round(load.latencies * 1e3, 4).tolist() for name, load in loads.items()}
+    write_atomic(run / "latencies.json", json.dumps(latencies))
+    _write_mistakes(run, loads["batches"].logits, labels)
+    write_atomic(run / "results.json", json.dumps(results, indent=2) + "\n")
+    replace_link(storage.latest_results, run)
+    return run
+
+
+def _write_mistakes(run: Path, logits: npt.NDArray[np.float32], labels: Labels) -> None:
+    predictions = logits.argmax(1)
+    wrong = np.flatnonzero(predictions != labels)
+    probabilities = confidences(logits)
+    mistakes = [
+        {
+            "index": int(index),
+            "label": int(labels[index]),
+            "prediction": int(predictions[index]),
+            "confidence": round(float(probabilities[index].max()), 4),
+        }
+        for index in wrong
+    ]
+    write_atomic(run / "mistakes.json", json.dumps(mistakes, indent=1) + "\n")
+
+
+def _picture(samples: list[dict[str, Any]], images: Images) -> bytes:
+    """The samples in a row, each with label, prediction and confidence, as PNG."""
+    os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())  # matplotlib wants a writable cache; the root may be read-only
+    from matplotlib.figure import Figure  # not at the top: it takes a second, and failures come before
+
+    figure = Figure(figsize=(1.1 * len(samples), 1.7))
+    for axes, sample in zip(figure.subplots(1, len(samples), squeeze=False)[0], samples, strict=True):
+        axes.imshow(images[sample["index"]], cmap="gray_r")
+        right = sample["label"] == sample["prediction"]
+        axes.set_title(
+            f"{sample['label']} → {sample['prediction']}\n{sample['confidence']:.1%}",
+            fontsize=8,
+            color="black" if right else "crimson",
+        )
+        axes.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def _tell(results: dict[str, Any], log: StageLog) -> None:
+    single, busy = results["load"]["single"], results["load"][f"concurrency_{CONCURRENCIES[-1]}"]
+    equal = results["equal_to_pytorch"]
+    log.say(
+        f"accuracy {results['accuracy']:.4f} on {results['test_images']:,} images"
+        + (f", {equal:,} predictions equal to PyTorch's" if equal is not None else "")
+        + f"; p50 {single['p50_ms']:.2f} ms, p99 {single['p99_ms']:.2f} ms; "
+        f"{busy['requests_per_second']:,.0f} requests/s at concurrency {CONCURRENCIES[-1]}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run("client", parser(), argv, check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

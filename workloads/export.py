@@ -1,0 +1,171 @@
+"""Export the best checkpoint to ONNX and publish it for Triton if it is better than what is served.
+
+    python workloads/export.py --storage storage/local
+
+Writes models/<name>/<version>/{model.onnx, metadata.json, predictions.npy}, which appears whole or not at all and is
+never changed, and models/<name>/config.pbtxt. A model that is not better is not published: the served one stays.
+"""
+
+import argparse
+import io
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from mnist import __version__, cli, onnx_model, training
+from mnist.checkpoint import Checkpoint, load
+from mnist.cli import StageLog
+from mnist.cpus import available_cpus
+from mnist.data import load as load_data
+from mnist.data import read_manifest
+from mnist.errors import CheckpointError, GateError, ModelError
+from mnist.model import ServedModel, build_model, to_pixels
+from mnist.repository import MODEL_FILE, PREDICTIONS_FILE, Metadata, ModelRepository, ServingConfig
+from mnist.storage import Storage, make_directory, require_space, write_atomic
+
+NEEDED_BYTES = 150 << 20  # the model is 45 MB: raw, optimised, and one to spare
+
+
+def parser() -> argparse.ArgumentParser:
+    options = cli.parser("export", (__doc__ or "").splitlines()[0])
+    options.add_argument("--model-name", default="resnet18_mnist")
+    options.add_argument("--min-accuracy", type=float, default=0.97, help="of a first version, 0..1")
+    options.add_argument("--keep-versions", type=int, default=5)
+    options.add_argument("--served-version", type=int, default=0, help="serve this published version; 0: the newest")
+    options.add_argument("--serving-cpus", type=int, default=0, help="CPUs Triton may use; 0: as many as here")
+    options.add_argument("--queue-delay-us", type=int, default=100, help="how long a request waits for company")
+    return options
+
+
+def export(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
+    repository = ModelRepository(storage.models, options.model_name)
+    serving = ServingConfig(cpus=options.serving_cpus or available_cpus(), queue_delay_us=options.queue_delay_us)
+    if options.served_version and options.served_version not in repository.versions():
+        kept = ", ".join(map(str, repository.versions())) or "none"
+        raise ModelError(f"servedVersion {options.served_version} does not exist; published versions: {kept}")
+    require_space(make_directory(repository.directory), NEEDED_BYTES)
+    staging = repository.staging()
+    try:
+        candidate = _candidate(storage, staging, log)
+        verdict = _gate(repository, candidate, options.min_accuracy)
+        log.say(verdict.message)
+        if verdict.publish:
+            # The configuration first: with it there, the renaming alone makes the version served.
+            repository.serve(options.served_version or None, serving)
+            version = repository.publish(staging, candidate)
+            log.say(f"published version {version} ({candidate.bytes / 1e6:.1f} MB)")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    repository.serve(options.served_version or None, serving)
+    removed = repository.prune(options.keep_versions)
+    if removed:
+        log.say(f"removed version {', '.join(map(str, removed))} (keepVersions {options.keep_versions})")
+    served = repository.served()
+    assert served is not None, "the gate fails where nothing is served"
+    log.say(f"{repository.name} version {served} is served, accuracy {repository.metadata(served).accuracy:.4f}")
+    return {
+        "published": verdict.publish,
+        "served_version": served,
+        "candidate": vars(candidate),
+        "reason": verdict.message,
+    }
+
+
+class Verdict(NamedTuple):
+    publish: bool
+    message: str
+
+
+def _candidate(storage: Storage, staging: Path, log: StageLog) -> Metadata:
+    """Export the best checkpoint into `staging`, checked against PyTorch on every test image."""
+    source = storage.best_model
+    checkpoint = load(source)
+    manifest = read_manifest(storage.data)
+    if checkpoint.config.test_digest != manifest.test_digest:
+        raise CheckpointError(f"{source} was trained with {checkpoint.config.dataset}, the data are now {manifest.dataset}: train again")
+    model = build_model()
+    model.load_state_dict(checkpoint.model)
+    served = ServedModel(model).eval()
+    torch.set_num_threads(available_cpus())
+    info = onnx_model.export_onnx(served, staging / MODEL_FILE)
+    log.say(f"exported {info.nodes} nodes, opset {info.opset}, IR {info.ir_version}, {info.bytes / 1e6:.1f} MB")
+    images, labels = load_data(storage.data, "t10k")
+    pixels = to_pixels(images)
+    reference = training.predict(served, pixels)
+    logits = onnx_model.predict(onnx_model.session(staging / MODEL_FILE, available_cpus()), pixels.numpy())
+    parity = onnx_model.compare(logits, reference)
+    if parity["max_absolute_difference"] > onnx_model.MAX_DIFFERENCE or parity["equal_predictions"] < 1:
+        raise ModelError(f"the exported model disagrees with PyTorch: {parity}; it is not published")
+    log.say(
+        f"agrees with PyTorch on all {len(labels):,} test images "
+        f"(largest difference of logits {parity['max_absolute_difference']:.1e})"
+    )
+    predictions = io.BytesIO()
+    np.save(predictions, reference.argmax(1).astype(np.uint8))
+    write_atomic(staging / PREDICTIONS_FILE, predictions.getvalue())
+    return _metadata(storage, checkpoint, info, float((logits.argmax(1) == labels).mean()), parity, len(labels))
+
+
+def _metadata(
+    storage: Storage, checkpoint: Checkpoint, info: onnx_model.OnnxInfo, accuracy: float, parity: dict[str, float], count: int
+) -> Metadata:
+    return Metadata(
+        export_date=datetime.now(UTC).isoformat(timespec="seconds"),
+        accuracy=accuracy,
+        source_model=str(storage.best_model.resolve().relative_to(storage.root)),
+        dataset=checkpoint.config.dataset,
+        test_digest=checkpoint.config.test_digest,
+        test_images=count,
+        precision="fp32",
+        opset=info.opset,
+        ir_version=info.ir_version,
+        sha256=info.sha256,
+        bytes=info.bytes,
+        parity=parity,
+        versions={
+            "torch": str(torch.__version__),
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "mnist-triton": __version__,
+        },
+    )
+
+
+def _gate(repository: ModelRepository, candidate: Metadata, min_accuracy: float) -> Verdict:
+    """Publish what beats the served version on the same test data; a first one must reach `min_accuracy`."""
+    for version in repository.versions():
+        if repository.metadata(version).sha256 == candidate.sha256:
+            return Verdict(publish=False, message=f"this very model is published already, as version {version}")
+    served = repository.served()
+    if served is not None:
+        present = repository.metadata(served)
+        if present.test_digest == candidate.test_digest:
+            better = candidate.accuracy > present.accuracy
+            relation = "is better than" if better else "is not better than"
+            outcome = "" if better else f": version {served} stays"
+            return Verdict(
+                better,
+                f"accuracy {candidate.accuracy:.4f} {relation} the served version {served}'s {present.accuracy:.4f}{outcome}",
+            )
+    if candidate.accuracy < min_accuracy:
+        raise GateError(
+            f"accuracy {candidate.accuracy:.4f} is below minAccuracy {min_accuracy}: not published; "
+            "train longer (epochs) or lower minAccuracy"
+        )
+    first = "nothing is served yet" if served is None else f"version {served} was measured on other test data ({present.dataset})"
+    return Verdict(True, f"accuracy {candidate.accuracy:.4f} reaches minAccuracy {min_accuracy}; {first}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run("export", parser(), argv, export)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The edge every stage runs behind: arguments, the stage's log, signals, and errors as one line."""
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mnist import __version__
+from mnist.errors import Interrupted, PipelineError
+from mnist.storage import Storage, explained, make_directory
+
+DEFAULT_STORAGE = Path("/storage")
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+class StageLog:
+    """One line a message on standard output for people, one JSON object a line in logs/<stage>.log for programs."""
+
+    def __init__(self, stage: str, storage: Storage, keep: bool = True) -> None:
+        self.stage = stage
+        self.path = stage_log(storage, stage)
+        self.keep = keep
+        self._started = time.monotonic()
+
+    def say(self, message: str, event: str = "message", **fields: Any) -> None:
+        print(message, flush=True)
+        self.record(event, message=message, **fields)
+
+    def warn(self, message: str, **fields: Any) -> None:
+        self.say(f"warning: {message}", event="warning", **fields)
+
+    def record(self, event: str, **fields: Any) -> None:
+        if not self.keep:
+            return
+        entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": self.stage, "event": event}
+        with explained(self.path):
+            make_directory(self.path.parent)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**entry, **fields}) + "\n")
+
+    def finished(self, summary: Mapping[str, Any]) -> None:
+        self.record("finished", seconds=round(time.monotonic() - self._started, 3), **summary)
+
+
+def parser(stage: str, description: str) -> argparse.ArgumentParser:
+    """The options all stages have; a stage adds its own."""
+    options = argparse.ArgumentParser(prog=stage, description=description, allow_abbrev=False)
+    options.add_argument("--storage", type=Path, default=DEFAULT_STORAGE, help="storage directory (%(default)s)")
+    options.add_argument("--version", action="version", version=__version__)
+    return options
+
+
+def run(
+    stage: str,
+    options: argparse.ArgumentParser,
+    argv: list[str] | None,
+    body: Callable[[argparse.Namespace, Storage, StageLog], Mapping[str, Any]],
+    keep_log: bool = True,
+) -> int:
+    """Run a stage's body; its returned summary ends the stage's log.
+
+    Args:
+        keep_log: False for a stage whose storage is mounted read-only.
+
+    Returns:
+        The exit status: 0, 1 for an error a user can mend (printed as one line), 130 when asked to stop.
+    """
+    arguments = options.parse_args(argv)
+    storage = Storage(arguments.storage.resolve())
+    log = StageLog(stage, storage, keep_log)
+    try:
+        with _signals_raise():
+            log.record("started", arguments={key: str(value) for key, value in vars(arguments).items()})
+            log.finished(body(arguments, storage, log))
+    except (Interrupted, KeyboardInterrupt) as error:
+        _report(log, "interrupted", str(error) or "stopped before the end")
+        return EXIT_INTERRUPTED
+    except PipelineError as error:
+        _report(log, "failed", str(error))
+        return EXIT_FAILED
+    return 0
+
+
+def stage_log(storage: Storage, stage: str) -> Path:
+    return storage.logs / f"{stage}.log"
+
+
+def last_finished(storage: Storage, stage: str) -> dict[str, Any] | None:
+    """What the stage's last successful run said at its end; None when it never ended well."""
+    try:
+        lines = stage_log(storage, stage).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):  # a line cut off by a crash
+            entry: dict[str, Any] = json.loads(line)
+            if entry.get("event") == "finished":
+                return entry
+    return None
+
+
+@contextlib.contextmanager
+def stop_request() -> Iterator[threading.Event]:
+    """Collect SIGINT and SIGTERM in an event instead of raising, for work that must end at a safe point."""
+    requested = threading.Event()
+
+    def remember(_signal: int, _frame: FrameType | None) -> None:
+        requested.set()
+
+    with _handling(remember):
+        yield requested
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; run again to go on")
+
+    with _handling(interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _report(log: StageLog, event: str, message: str) -> None:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(PipelineError):  # the storage itself may be what failed
+        log.record(event, error=line)

@@ -1,0 +1,181 @@
+"""The gRPC client of the served model, and the measuring of its latency and throughput."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as grpc_client
+import tritonclient.grpc.aio as grpc_aio
+from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_exponential
+from tritonclient.utils import InferenceServerException
+
+from mnist.errors import ServerError
+
+INPUT, OUTPUT = "input", "output"
+
+Pixels = npt.NDArray[np.float32]  # [B, 1, 28, 28] in [0, 1]
+Logits = npt.NDArray[np.float32]  # [B, 10]
+
+
+class ServedModel:
+    """A model behind Triton's gRPC endpoint.
+
+    Args:
+        endpoint: host:port.
+        model: The model's name.
+        timeout: Seconds one request may take.
+    """
+
+    def __init__(self, endpoint: str, model: str, timeout: float = 10.0) -> None:
+        self.endpoint, self.model, self.timeout = endpoint, model, timeout
+        self._client = grpc_client.InferenceServerClient(endpoint)
+
+    def __enter__(self) -> "ServedModel":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def wait_ready(self, deadline: float) -> float:
+        """Wait until the model answers; returns the seconds it took.
+
+        Raises:
+            ServerError: it is not ready within `deadline` seconds.
+        """
+        started = time.monotonic()
+        retrying = Retrying(
+            stop=stop_after_delay(deadline),
+            wait=wait_exponential(multiplier=0.05, max=1),
+            retry=retry_if_exception_type(InferenceServerException) | retry_if_result(lambda ready: not ready),
+        )
+        try:
+            retrying(self._client.is_model_ready, self.model, client_timeout=self.timeout)
+        except RetryError:
+            raise ServerError(
+                f"{self.model} at {self.endpoint} is not ready after {deadline:.0f} s: see Triton's log"
+            ) from None
+        return time.monotonic() - started
+
+    def version(self) -> int:
+        """The newest version that is served."""
+        try:
+            metadata = self._client.get_model_metadata(self.model, client_timeout=self.timeout)
+        except InferenceServerException as error:
+            raise ServerError(f"{self.model} at {self.endpoint}: {error.message()}") from None
+        return max(int(version) for version in metadata.versions)
+
+    def infer(self, pixels: Pixels) -> Logits:
+        """Send one request of up to 16 images.
+
+        Raises:
+            ServerError: Triton answers with an error or not in time.
+        """
+        try:
+            answer = self._client.infer(
+                self.model, [_input(pixels)], outputs=[_output()], client_timeout=self.timeout
+            )
+        except InferenceServerException as error:
+            raise ServerError(f"{self.model} at {self.endpoint}: {error.message()}") from None
+        return _logits(answer)
+
+    def infer_concurrently(self, requests: Sequence[Pixels], concurrency: int) -> "Load":
+        """Send all requests with `concurrency` in flight at any time, from one asynchronous client."""
+        return asyncio.run(_load(self.endpoint, self.model, requests, concurrency, self.timeout))
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came back from a sequence of requests."""
+
+    logits: Logits  # of all requests, in order
+    latencies: npt.NDArray[np.float64]  # seconds [requests]
+    seconds: float  # from the first request to the last answer
+
+    def summary(self) -> dict[str, float]:
+        """Latencies in milliseconds; throughput in requests and images per second."""
+        milliseconds = self.latencies * 1e3
+        p50, p90, p99 = np.percentile(milliseconds, (50, 90, 99))
+        return {
+            "requests": len(self.latencies),
+            "p50_ms": round(float(p50), 3),
+            "p90_ms": round(float(p90), 3),
+            "p99_ms": round(float(p99), 3),
+            "mean_ms": round(float(milliseconds.mean()), 3),
+            "requests_per_second": round(len(self.latencies) / self.seconds, 1),
+            "images_per_second": round(len(self.logits) / self.seconds, 1),
+        }
+
+
+def measure_one_by_one(requests: Sequence[Pixels], infer: Callable[[Pixels], Logits]) -> Load:
+    """Send the requests one after the other."""
+    outputs, latencies = [], []
+    started = time.perf_counter()
+    for pixels in requests:
+        sent = time.perf_counter()
+        outputs.append(infer(pixels))
+        latencies.append(time.perf_counter() - sent)
+    return Load(np.concatenate(outputs), np.array(latencies), time.perf_counter() - started)
+
+
+def confidences(logits: Logits) -> npt.NDArray[np.float32]:
+    """Softmax: probabilities [B, 10]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+async def _load(endpoint: str, model: str, requests: Sequence[Pixels], concurrency: int, timeout: float) -> Load:
+    client = grpc_aio.InferenceServerClient(endpoint)
+    outputs: list[Logits | None] = [None] * len(requests)
+    latencies = np.zeros(len(requests))
+    waiting = iter(range(len(requests)))
+
+    async def worker() -> None:
+        for index in waiting:
+            sent = time.perf_counter()
+            answer = await client.infer(
+                model, [_input(requests[index])], outputs=[_output()], client_timeout=timeout
+            )
+            latencies[index] = time.perf_counter() - sent
+            outputs[index] = _logits(answer)
+
+    started = time.perf_counter()
+    try:
+        await _all_or_error([worker() for _ in range(concurrency)])
+    except InferenceServerException as error:
+        raise ServerError(f"{model} at {endpoint}: {error.message()}") from None
+    finally:
+        await client.close()
+    seconds = time.perf_counter() - started
+    return Load(np.concatenate([output for output in outputs if output is not None]), latencies, seconds)
+
+
+async def _all_or_error(workers: Sequence[Awaitable[None]]) -> None:
+    tasks = [asyncio.ensure_future(worker) for worker in workers]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _input(pixels: Pixels) -> grpc_client.InferInput:
+    tensor = grpc_client.InferInput(INPUT, list(pixels.shape), "FP32")
+    tensor.set_data_from_numpy(pixels)
+    return tensor
+
+
+def _output() -> grpc_client.InferRequestedOutput:
+    return grpc_client.InferRequestedOutput(OUTPUT)
+
+
+def _logits(answer: grpc_client.InferResult) -> Logits:
+    logits = answer.as_numpy(OUTPUT)
+    if logits is None:
+        raise ServerError(f"the server's answer has no tensor {OUTPUT}")
+    return np.asarray(logits, dtype=np.float32)

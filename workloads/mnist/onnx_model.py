@@ -1,0 +1,122 @@
+"""PyTorch → ONNX: export, optimise, check, compare."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import onnxslim
+import torch
+from torch import nn
+
+from mnist.data import CLASSES, SIDE
+from mnist.errors import ModelError
+from mnist.storage import write_atomic
+
+# What Triton 23.04's ONNX Runtime 1.14 reads; every newer one does too.
+OPSET = 17
+MAX_OPSET, MAX_IR_VERSION = 18, 8
+INPUT, OUTPUT = "input", "output"
+# Logits of fp32 models differ by the order of sums alone; ResNet-18's are of size 10, float32 has 7 digits.
+MAX_DIFFERENCE = 1e-3
+EVALUATION_BATCH = 250
+
+Logits = npt.NDArray[np.float32]  # [N, 10]
+
+
+@dataclass(frozen=True)
+class OnnxInfo:
+    opset: int
+    ir_version: int
+    nodes: int
+    sha256: str
+    bytes: int
+
+
+def export_onnx(model: nn.Module, path: Path) -> OnnxInfo:
+    """Export `model` (pixels → logits) with a dynamic batch, optimise the graph, check and write it.
+
+    Raises:
+        ModelError: the exported graph is not valid ONNX or beyond what Triton's ONNX Runtime reads.
+        StorageError: `path` cannot be written.
+    """
+    model.eval()
+    raw = path.with_suffix(".raw.onnx")
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The new exporter starts at opset 18; 17 is what the oldest supported Triton reads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            model,
+            (torch.zeros(2, 1, SIDE, SIDE),),
+            str(raw),
+            opset_version=OPSET,
+            dynamo=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        )
+    graph = onnxslim.slim(onnx.load(raw))
+    raw.unlink()
+    if not isinstance(graph, onnx.ModelProto):
+        raise ModelError("onnxslim returned no model")
+    check(graph)
+    content = graph.SerializeToString()
+    write_atomic(path, content)
+    return OnnxInfo(
+        opset=graph.opset_import[0].version,
+        ir_version=graph.ir_version,
+        nodes=len(graph.graph.node),
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+    )
+
+
+def check(graph: onnx.ModelProto) -> None:
+    """Refuse what is not valid ONNX, has another interface, or is too new for Triton.
+
+    Raises:
+        ModelError: says which.
+    """
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"the exported model is not valid ONNX: {str(error).splitlines()[0]}") from None
+    opset = max(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset > MAX_OPSET or graph.ir_version > MAX_IR_VERSION:
+        raise ModelError(
+            f"the exported model has opset {opset} and IR version {graph.ir_version}; "
+            f"Triton's ONNX Runtime reads up to {MAX_OPSET} and {MAX_IR_VERSION}"
+        )
+    for value, name, shape in ((graph.graph.input[0], INPUT, (1, SIDE, SIDE)), (graph.graph.output[0], OUTPUT, (CLASSES,))):
+        found = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)[1:]
+        if value.name != name or found != shape:
+            raise ModelError(f"the exported model has {value.name} {found}, expected {name} {shape}")
+
+
+def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU; 0 threads: as many as there are cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        raise ModelError(f"{path} cannot be loaded by ONNX Runtime: {str(error).splitlines()[0]}") from None
+
+
+def predict(runtime: onnxruntime.InferenceSession, pixels: npt.NDArray[np.float32]) -> Logits:
+    """Pixels in [0, 1], float32 [N, 1, 28, 28] → logits, float32 [N, 10]."""
+    starts = range(0, len(pixels), EVALUATION_BATCH)
+    outputs = [runtime.run([OUTPUT], {INPUT: pixels[start : start + EVALUATION_BATCH]})[0] for start in starts]
+    return np.concatenate([np.asarray(output, dtype=np.float32) for output in outputs])
+
+
+def compare(ours: Logits, reference: Logits) -> dict[str, float]:
+    """Largest absolute difference of logits, and the share of equal predictions."""
+    return {
+        "max_absolute_difference": float(np.abs(ours - reference).max()),
+        "equal_predictions": float((ours.argmax(1) == reference.argmax(1)).mean()),
+    }

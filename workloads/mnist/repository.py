@@ -1,0 +1,165 @@
+"""Triton's model repository: versions that appear whole, which one is served, and config.pbtxt."""
+
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist.data import CLASSES, SIDE
+from mnist.errors import ModelError
+from mnist.storage import explained, make_directory, publish_directory, write_atomic
+
+MAX_BATCH_SIZE = 16
+MODEL_FILE = "model.onnx"
+METADATA_FILE = "metadata.json"
+PREDICTIONS_FILE = "predictions.npy"  # PyTorch's predictions for the test data, uint8 [N]: what serving must repeat
+CONFIG_FILE = "config.pbtxt"
+
+# https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
+_CONFIG = """\
+name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: {max_batch_size}
+input [ {{ name: "input" data_type: TYPE_FP32 dims: [ 1, {side}, {side} ] }} ]
+output [ {{ name: "output" data_type: TYPE_FP32 dims: [ {classes} ] }} ]
+version_policy: {policy}
+instance_group [ {{ count: {instances} kind: KIND_CPU }} ]
+dynamic_batching {{ max_queue_delay_microseconds: {queue_delay_us} }}
+optimization {{
+  input_pinned_memory {{ enable: {pinned_memory} }}
+  output_pinned_memory {{ enable: {pinned_memory} }}
+}}
+parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{threads}" }} }}
+parameters {{ key: "inter_op_thread_count" value: {{ string_value: "1" }} }}
+model_warmup [
+{warmups}
+]
+"""
+_WARMUP = (
+    '  {{ name: "batch of {size}" batch_size: {size} '
+    'inputs {{ key: "input" value: {{ data_type: TYPE_FP32 dims: [ 1, {side}, {side} ] zero_data: true }} }} }}'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingConfig:
+    """How Triton runs the model on the CPUs it is given."""
+
+    cpus: int
+    queue_delay_us: int = 100
+    pinned_memory: bool = True
+
+    @property
+    def instances(self) -> int:
+        """One a CPU: instances x intra-op threads = CPUs keeps every core busy and none oversubscribed."""
+        return self.cpus
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """metadata.json of one published version."""
+
+    export_date: str  # ISO 8601, UTC
+    accuracy: float  # of model.onnx with ONNX Runtime on the whole test data, 0..1
+    source_model: str  # the checkpoint, relative to the storage
+    dataset: str
+    test_digest: str  # accuracies are comparable only where this is equal
+    test_images: int
+    precision: str
+    opset: int
+    ir_version: int
+    sha256: str  # of model.onnx
+    bytes: int
+    parity: dict[str, float]  # with PyTorch: max_absolute_difference of logits, equal_predictions (share)
+    versions: dict[str, str]  # torch, onnx, onnxruntime, mnist-triton
+
+
+class ModelRepository:
+    """One model's directory below storage/models."""
+
+    def __init__(self, models: Path, name: str) -> None:
+        self.name = name
+        self.directory = models / name
+        self.config_path = self.directory / CONFIG_FILE
+
+    def versions(self) -> list[int]:
+        """Published versions, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.directory.iterdir() if re.fullmatch(r"[1-9]\d*", path.name))
+
+    def version_directory(self, version: int) -> Path:
+        return self.directory / str(version)
+
+    def served(self) -> int | None:
+        """The version Triton serves when it starts now: the one config.pbtxt names, else the newest."""
+        versions = self.versions()
+        try:
+            named = re.search(r"specific \{ versions: \[ (\d+) \] \}", self.config_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            named = None
+        if named and int(named[1]) in versions:
+            return int(named[1])
+        return versions[-1] if versions else None
+
+    def metadata(self, version: int) -> Metadata:
+        path = self.version_directory(version) / METADATA_FILE
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return Metadata(**content)
+        except (OSError, ValueError, TypeError):
+            raise ModelError(f"{path} is missing or damaged: remove version {version} or restore the file") from None
+
+    def staging(self) -> Path:
+        """A directory to write the next version in; on the same file system, so that publishing is a rename."""
+        make_directory(self.directory)
+        with explained(self.directory):
+            for left_over in self.directory.glob(".staging-*"):  # of an export that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
+            staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.directory))
+            staging.chmod(0o755)
+        return staging
+
+    def publish(self, staging: Path, metadata: Metadata) -> int:
+        """Make the finished staging directory the next version."""
+        write_atomic(staging / METADATA_FILE, json.dumps(asdict(metadata), indent=2) + "\n")
+        version = max(self.versions(), default=0) + 1
+        publish_directory(staging, self.version_directory(version))
+        return version
+
+    def serve(self, version: int | None, serving: ServingConfig) -> None:
+        """Write config.pbtxt so that Triton serves `version`, or always the newest when None."""
+        write_atomic(self.config_path, render_config(self.name, version, serving))
+
+    def prune(self, keep: int) -> list[int]:
+        """Remove the oldest versions beyond `keep`, never the served one; returns what was removed."""
+        versions, served = self.versions(), self.served()
+        surplus = [version for version in versions if version != served][: max(0, len(versions) - keep)]
+        for version in surplus:
+            with explained(self.version_directory(version), "remove"):
+                shutil.rmtree(self.version_directory(version))
+        return surplus
+
+
+def render_config(name: str, version: int | None, serving: ServingConfig) -> str:
+    """config.pbtxt, in protobuf's text format."""
+    policy = "{ latest { num_versions: 1 } }" if version is None else f"{{ specific {{ versions: [ {version} ] }} }}"
+    return _CONFIG.format(
+        name=name,
+        max_batch_size=MAX_BATCH_SIZE,
+        side=SIDE,
+        classes=CLASSES,
+        policy=policy,
+        instances=serving.instances,
+        queue_delay_us=serving.queue_delay_us,
+        pinned_memory=str(serving.pinned_memory).lower(),
+        threads=serving.threads,
+        warmups=",\n".join(_WARMUP.format(size=size, side=SIDE) for size in (1, MAX_BATCH_SIZE)),
+    )

@@ -1,0 +1,171 @@
+"""Where the data set comes from: a directory, the public mirrors, a URL, or scikit-learn's bundled digits."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mnist.data import FILES, SIDE, Idx, Images, Part, Split, read_idx, write_images, write_labels
+from mnist.errors import DataError
+from mnist.storage import explained, write_atomic
+
+# The mirrors that torchvision.datasets.MNIST uses, and the one of TensorFlow's tutorials.
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+    "http://yann.lecun.com/exdb/mnist",
+)
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+MAX_FILE_BYTES = 1 << 30
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that has the four files under their own names."""
+
+    name: str
+    obtain: Callable[[str, Path], None]  # (file name, destination) → the file lies there whole
+
+
+def directory_source(directory: Path) -> Source:
+    def obtain(name: str, destination: Path) -> None:
+        path = directory / name
+        if not path.is_file():
+            raise DataError(f"{path} is missing: datasetDir must hold the four files {', '.join(FILES.values())}")
+        with explained(path, "read"):
+            content = path.read_bytes()
+        write_atomic(destination, content)
+
+    return Source(str(directory), obtain)
+
+
+def url_source(base: str, say: Say) -> Source:
+    def obtain(name: str, destination: Path) -> None:
+        download(f"{base.rstrip('/')}/{name}", destination, say)
+
+    return Source(base, obtain)
+
+
+def download(url: str, destination: Path, say: Say) -> None:
+    """Download to `<destination>.part`, going on where an earlier try ended, then rename.
+
+    Raises:
+        DataError: the server cannot be reached or does not have the file.
+        StorageError: the part cannot be written.
+    """
+    import requests  # only this stage needs the network; other images do not carry it
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+    part = destination.with_name(destination.name + ".part")
+    retrying = Retrying(
+        stop=stop_after_attempt(4),
+        wait=wait_exponential(multiplier=0.5, max=5),
+        retry=retry_if_exception_type((requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout)),
+        reraise=True,
+    )
+    try:
+        retrying(_fetch, url, part, say)
+    except requests.RequestException as error:
+        raise DataError(f"cannot download {url}: {_reason(error)}") from None
+    with explained(destination):
+        os.replace(part, destination)
+
+
+def _fetch(url: str, part: Path, say: Say) -> None:
+    import requests
+
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()  # nothing left to ask for: the part is not a beginning of this file
+            raise requests.exceptions.ChunkedEncodingError("the partial download does not fit")
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
+        say(f"downloading {url}" + (f", going on at byte {have:,}" if resumed else ""))
+        with explained(part), part.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_content(1 << 18):
+                file.write(chunk)
+                if file.tell() > MAX_FILE_BYTES:
+                    raise DataError(f"{url} is larger than {MAX_FILE_BYTES:,} bytes: not a data set of this kind")
+
+
+def _reason(error: Exception) -> str:
+    """requests nests the cause in long representations; people need its first line."""
+    import requests
+
+    if isinstance(error, requests.HTTPError):
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    return "the server cannot be reached" if isinstance(error, requests.ConnectionError) else str(error)
+
+
+def obtain_all(source: Source, directory: Path, sums: dict[str, str] | None) -> dict[str, str]:
+    """Bring the four files into `directory`, keeping those that are there and right.
+
+    Args:
+        source: Where to take missing files from.
+        directory: The data directory in storage.
+        sums: The expected sums by file name, or None to check structure only.
+
+    Returns:
+        The sums of the uncompressed contents by file name.
+    """
+    return {name: _obtain(source, directory / name, part, sums).sha256 for (_, part), name in FILES.items()}
+
+
+def _obtain(source: Source, path: Path, part: Part, sums: dict[str, str] | None) -> Idx:
+    if sums is not None and path.is_file():
+        try:
+            present = read_idx(path, part)
+        except DataError:
+            present = None  # damaged: fetched anew
+        if present is not None and present.sha256 == sums[path.name]:
+            return present
+    source.obtain(path.name, path)
+    try:
+        idx = read_idx(path, part)
+        if sums is not None and idx.sha256 != sums[path.name]:
+            raise DataError(f"{path.name} from {source.name} is not MNIST's (SHA-256 differs): use dataset custom")
+    except DataError as error:
+        path.unlink(missing_ok=True)  # what is wrong does not stay where the next stage would find it
+        raise DataError(str(error).replace(str(path), f"{source.name}/{path.name}")) from None
+    return idx
+
+
+def write_digits(directory: Path) -> dict[str, str]:
+    """Write scikit-learn's handwritten digits (UCI, 1,797 images of 8 x 8) as MNIST-like IDX files.
+
+    As MNIST's own digits, each image is scaled to 20 x 20 and centred in 28 x 28. Every fifth image (360, the same
+    each time) is test data.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.stack([_mnist_like(image) for image in digits.images])
+    labels = digits.target.astype(np.uint8)
+    test = np.arange(len(labels)) % 5 == 4
+    sums: dict[str, str] = {}
+    splits: tuple[tuple[Split, np.ndarray], ...] = (("train", ~test), ("t10k", test))
+    for split, chosen in splits:
+        images_path, labels_path = directory / FILES[split, "images"], directory / FILES[split, "labels"]
+        write_images(images_path, images[chosen])
+        write_labels(labels_path, labels[chosen])
+        sums[images_path.name] = read_idx(images_path, "images").sha256
+        sums[labels_path.name] = read_idx(labels_path, "labels").sha256
+    return sums
+
+
+def _mnist_like(image: np.ndarray) -> Images:
+    from PIL import Image
+
+    small = Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8))  # the source's grey levels are 0..16
+    framed = np.zeros((SIDE, SIDE), np.uint8)
+    framed[4:24, 4:24] = np.asarray(small.resize((20, 20), Image.Resampling.BICUBIC))
+    return framed

@@ -1,0 +1,172 @@
+"""The training loop: deterministic given the configuration, and resumable at every optimizer step."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from mnist.checkpoint import Checkpoint, TrainConfig
+from mnist.data import Images, Labels
+from mnist.model import build_model, normalise, to_pixels
+
+EVALUATION_BATCH = 1000
+RATE_STEPS = 20  # the images/s shown are those of the last so many steps
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A data split, ready for the model."""
+
+    images: Tensor  # float32 [N, 1, 28, 28], normalised
+    labels: Tensor  # int64 [N]
+
+    @classmethod
+    def of(cls, images: Images, labels: Labels) -> "Tensors":
+        return cls(normalise(to_pixels(images)), torch.from_numpy(labels).long())
+
+
+@dataclass(frozen=True)
+class Progress:
+    epoch: int  # from 1
+    step: int  # from 1
+    steps: int  # in all
+    loss: float  # mean over the steps since the last progress
+    accuracy: float  # on the training images since the last progress, in 0..1
+    images_per_second: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        left = f"{self.seconds_left / 60:.0f} min" if self.seconds_left >= 90 else f"{self.seconds_left:.0f} s"
+        return (
+            f"step {self.step}/{self.steps}  loss {self.loss:.4f}  accuracy {self.accuracy:.4f}  "
+            f"{self.images_per_second:,.0f} images/s  {left} left"
+        )
+
+
+class Trainer:
+    """Adam (Kingma & Ba, 2014) with the one-cycle schedule (Smith & Topin, 2017) on data held in memory."""
+
+    def __init__(self, config: TrainConfig, data: Tensors, resume: Checkpoint | None = None) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.data = data
+        self.batches = len(batch_bounds(len(data.labels), config.batch_size))
+        self.steps = config.epochs * self.batches
+        self.model = build_model().train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.schedule = OneCycleLR(self.optimizer, max_lr=config.learning_rate, total_steps=self.steps + 1)
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+        self._marks = [(0, self._started)]
+        if resume is not None:
+            self._restore(resume)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        assert checkpoint.optimizer is not None and checkpoint.schedule is not None, "only unfinished ones are resumed"
+        self.model.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.schedule.load_state_dict(checkpoint.schedule)
+        self.step = checkpoint.step
+        self.history, self.epochs = checkpoint.history, checkpoint.epochs
+        self._seconds_before = checkpoint.seconds
+        self._marks = [(self.step, self._started)]
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, those of earlier attempts included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def checkpoint(self, complete: bool = False, accuracy: float = 0.0) -> Checkpoint:
+        return Checkpoint(
+            config=self.config,
+            step=self.step,
+            model=self.model.state_dict(),
+            optimizer=None if complete else self.optimizer.state_dict(),
+            schedule=None if complete else self.schedule.state_dict(),
+            complete=complete,
+            accuracy=accuracy,
+            seconds=self.seconds,
+            history=self.history,
+            epochs=self.epochs,
+        )
+
+    def run(self, each_step: Callable[["Trainer"], None], end_of_epoch: Callable[["Trainer"], bool], stop: Event) -> None:
+        """Train to the end, until `end_of_epoch` says so, or until `stop` is set (then at a step's end)."""
+        while self.step < self.steps:
+            epoch = self.step // self.batches
+            order = epoch_order(len(self.data.labels), self.config.seed, epoch)
+            for start, end in batch_bounds(len(order), self.config.batch_size)[self.step % self.batches :]:
+                self._one_step(order[start:end])
+                each_step(self)
+                if stop.is_set():
+                    return
+            if end_of_epoch(self):
+                return
+
+    def _one_step(self, indices: Tensor) -> None:
+        images, labels = self.data.images[indices], self.data.labels[indices]
+        logits = self.model(images)
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        correct = (logits.argmax(1) == labels).float().mean().item()
+        self.history.append({"step": self.step, "loss": loss.item(), "accuracy": correct})
+
+    def progress(self, since: int) -> Progress:
+        """What to tell about the steps after `since`."""
+        now = time.monotonic()
+        self._marks = [*(mark for mark in self._marks if mark[0] >= self.step - RATE_STEPS), (self.step, now)]
+        (first_step, first_time), recent = self._marks[0], self.history[since:]
+        steps_per_second = (self.step - first_step) / max(now - first_time, 1e-9)
+        return Progress(
+            epoch=(self.step - 1) // self.batches + 1,
+            step=self.step,
+            steps=self.steps,
+            loss=sum(entry["loss"] for entry in recent) / len(recent),
+            accuracy=sum(entry["accuracy"] for entry in recent) / len(recent),
+            images_per_second=steps_per_second * self.config.batch_size,
+            seconds_left=(self.steps - self.step) / max(steps_per_second, 1e-9),
+        )
+
+
+def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """[start, end) of every batch. A last batch of one image joins the one before: batch norm needs two values."""
+    bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    if len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
+        bounds[-2:] = [(bounds[-2][0], count)]
+    return bounds
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order of the images in an epoch, int64 [count]: a function of seed and epoch, so a resumed run repeats it."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def predict(model: nn.Module, images: Tensor) -> npt.NDArray[np.float32]:
+    """Logits, float32 [N, 10], in evaluation mode; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
+    model.train(was_training)
+    return np.asarray(logits.numpy(), dtype=np.float32)
+
+
+def evaluate(model: nn.Module, data: Tensors) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (0..1)."""
+    logits = torch.from_numpy(predict(model, data.images))
+    loss = nn.functional.cross_entropy(logits, data.labels).item()
+    return loss, (logits.argmax(1) == data.labels).double().mean().item()

@@ -1,0 +1,91 @@
+"""Start tritonserver on the model repository in storage.
+
+    python workloads/serving/launch.py --storage storage/local --grpc-port 8001 --http-port 8000 --metrics-port 8002
+
+Checks what can be checked beforehand (the machine, the served model's sum), then becomes tritonserver.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mnist import cli
+from mnist.cli import StageLog
+from mnist.errors import ModelError, ServerError
+from mnist.repository import MODEL_FILE, ModelRepository
+from mnist.storage import Storage, explained
+from serving import runtime
+
+EXIT_SECONDS = 10  # for requests in flight when asked to stop
+
+
+def parser() -> argparse.ArgumentParser:
+    options = cli.parser("triton", (__doc__ or "").splitlines()[0])
+    options.add_argument("--model-name", default="resnet18_mnist")
+    options.add_argument("--triton", type=Path, default=Path("/opt/triton"), help="the parts (%(default)s)")
+    options.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
+    options.add_argument("--grpc-port", type=int, default=8001)
+    options.add_argument("--http-port", type=int, default=8000)
+    options.add_argument("--metrics-port", type=int, default=8002)
+    return options
+
+
+def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
+    server = options.triton / "bin" / "tritonserver"
+    for problem in runtime.problems():
+        raise ServerError(problem)
+    if not server.is_file():
+        raise ServerError(f"{server} is missing: run `make setup`, or name the directory of Triton's parts by --triton")
+    repository = ModelRepository(storage.models, options.model_name)
+    version = _check_model(repository)
+    log.say(f"starting Triton on {options.model_name} version {version}")
+    command = [
+        str(server),
+        f"--model-repository={storage.models}",
+        f"--backend-directory={options.triton / 'backends'}",
+        "--model-control-mode=none",
+        "--strict-readiness=true",
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={EXIT_SECONDS}",
+        "--allow-gpu-metrics=false",
+        f"--http-address={options.host}",
+        f"--grpc-address={options.host}",
+        f"--metrics-address={options.host}",
+        f"--http-port={options.http_port}",
+        f"--grpc-port={options.grpc_port}",
+        f"--metrics-port={options.metrics_port}",
+    ]
+    sys.stdout.flush()
+    os.execve(server, command, runtime.environment(options.triton))
+
+
+def _check_model(repository: ModelRepository) -> int:
+    """The served version, whose file is what was published.
+
+    Raises:
+        ModelError: nothing is published, or the file changed since.
+    """
+    version = repository.served()
+    if version is None:
+        raise ModelError(f"{repository.directory} has no published version: run the export stage")
+    path = repository.version_directory(version) / MODEL_FILE
+    metadata = repository.metadata(version)
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: remove version {version} and run the export stage again")
+    with explained(path, "read"), path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != metadata.sha256:
+            raise ModelError(f"{path} is damaged (SHA-256 differs from its metadata): remove version {version}, export again")
+    return version
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run("triton", parser(), argv, launch, keep_log=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
