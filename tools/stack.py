@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +20,14 @@ def environment(stack: str) -> dict[str, str]:
     """What Pulumi needs to keep to this checkout; what the user has set is left alone."""
     paths = [ROOT / ".tools" / "bin", ROOT / ".venv" / "bin"]
     settings = {"PULUMI_HOME": str(ROOT / ".pulumi"), "PULUMI_SKIP_UPDATE_CHECK": "true", **os.environ}
-    if "PULUMI_CONFIG_PASSPHRASE_FILE" not in settings:
-        settings.setdefault("PULUMI_CONFIG_PASSPHRASE", "")
-    if stack == "local":  # uses no plugin but our own; looking for those of the installed SDKs takes the network
+    if stack == "local":
+        # It has no secrets (Pulumi.local.yaml's salt is the empty passphrase's), and uses no plugin but the project's
+        # own: looking for those of the installed SDKs takes the network.
+        settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+        settings["PULUMI_CONFIG_PASSPHRASE"] = ""
         settings.setdefault("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
+    elif "PULUMI_CONFIG_PASSPHRASE_FILE" not in settings:
+        settings.setdefault("PULUMI_CONFIG_PASSPHRASE", "")
     settings["PATH"] = os.pathsep.join([*map(str, paths), os.environ.get("PATH", "")])
     return settings
 
@@ -32,24 +35,21 @@ def environment(stack: str) -> dict[str, str]:
 def pulumi(stack: str, *arguments: str) -> int:
     """Run the CLI in the foreground; Ctrl-C is for it to handle, this program waits for its end."""
     (ROOT / ".pulumi-state").mkdir(exist_ok=True)
-    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process = subprocess.Popen(
-            ["pulumi", *arguments, "--stack", stack],
-            cwd=ROOT,
-            env=environment(stack),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        return process.wait()
+        process = subprocess.Popen(["pulumi", *arguments, "--stack", stack], cwd=ROOT, env=environment(stack))
     except FileNotFoundError:
         raise StackError("the Pulumi CLI is missing: run `make setup`") from None
-    finally:
-        signal.signal(signal.SIGINT, ignored)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # it got the signal too, and needs a moment to end its stages
+            continue
 
 
 def ensure_stack(stack: str) -> None:
-    if pulumi_quietly(stack, "stack", "select", "--create", stack).returncode != 0:
-        raise StackError(pulumi_quietly(stack, "stack", "select", "--create", stack).stderr.strip().splitlines()[-1])
+    done = pulumi_quietly(stack, "stack", "select", "--create", stack)
+    if done.returncode != 0:
+        raise StackError(f"stack {stack}: {done.stderr.strip().splitlines()[-1].removeprefix('error: ')}")
 
 
 def pulumi_quietly(stack: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -125,7 +125,9 @@ def print_summary(values: dict[str, Any]) -> None:
     single = results["load"]["single"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
-    table.add_row("accuracy", f"{results['accuracy']:.4f} on {results['test_images']:,} {results['dataset']} test images")
+    table.add_row(
+        "accuracy", f"{results['accuracy']:.4f} on {results['test_images']:,} {results['dataset']} test images"
+    )
     table.add_row("latency", f"p50 {single['p50_ms']:.2f} ms, p99 {single['p99_ms']:.2f} ms (one image a request)")
     table.add_row("version", f"{results['model_name']} {results['served_version']}")
     table.add_row("endpoint", f"{values['triton_endpoint']} (gRPC), {values['triton_http_endpoint']} (HTTP)")

@@ -60,6 +60,7 @@ def check(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
         "endpoint": options.endpoint,
         "model_name": options.model_name,
         "served_version": version,
+        "waited_seconds": round(waited, 3),
         **_quality(storage, options.model_name, version, logits, labels),
         "samples": _samples(logits, labels),
         "load": {name: load.summary() for name, load in loads.items()},
@@ -143,9 +144,7 @@ def _failures(results: dict[str, Any], options: argparse.Namespace) -> list[str]
     return failures
 
 
-def _write(
-    storage: Storage, results: dict[str, Any], loads: dict[str, Load], images: Images, labels: Labels
-) -> Path:
+def _write(storage: Storage, results: dict[str, Any], loads: dict[str, Load], images: Images, labels: Labels) -> Path:
     run = new_run(storage.results)
     results["run"] = run.name
     write_atomic(run / "samples.png", _picture(results["samples"], images))
@@ -175,7 +174,9 @@ def _write_mistakes(run: Path, logits: npt.NDArray[np.float32], labels: Labels) 
 
 def _picture(samples: list[dict[str, Any]], images: Images) -> bytes:
     """The samples in a row, each with label, prediction and confidence, as PNG."""
-    os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())  # matplotlib wants a writable cache; the root may be read-only
+    os.environ.setdefault(
+        "MPLCONFIGDIR", tempfile.gettempdir()
+    )  # matplotlib wants a writable cache; the root may be read-only
     from matplotlib.figure import Figure  # not at the top: it takes a second, and failures come before
 
     figure = Figure(figsize=(1.1 * len(samples), 1.7))

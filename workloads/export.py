@@ -89,7 +89,9 @@ def _candidate(storage: Storage, staging: Path, log: StageLog) -> Metadata:
     checkpoint = load(source)
     manifest = read_manifest(storage.data)
     if checkpoint.config.test_digest != manifest.test_digest:
-        raise CheckpointError(f"{source} was trained with {checkpoint.config.dataset}, the data are now {manifest.dataset}: train again")
+        raise CheckpointError(
+            f"{source} was trained with {checkpoint.config.dataset}, the data are now {manifest.dataset}: train again"
+        )
     model = build_model()
     model.load_state_dict(checkpoint.model)
     served = ServedModel(model).eval()
@@ -110,11 +112,18 @@ def _candidate(storage: Storage, staging: Path, log: StageLog) -> Metadata:
     predictions = io.BytesIO()
     np.save(predictions, reference.argmax(1).astype(np.uint8))
     write_atomic(staging / PREDICTIONS_FILE, predictions.getvalue())
-    return _metadata(storage, checkpoint, info, float((logits.argmax(1) == labels).mean()), parity, len(labels))
+    accuracy = float((logits.argmax(1) == labels).mean())
+    return _metadata(storage, checkpoint, info, accuracy=accuracy, parity=parity, count=len(labels))
 
 
 def _metadata(
-    storage: Storage, checkpoint: Checkpoint, info: onnx_model.OnnxInfo, accuracy: float, parity: dict[str, float], count: int
+    storage: Storage,
+    checkpoint: Checkpoint,
+    info: onnx_model.OnnxInfo,
+    *,
+    accuracy: float,
+    parity: dict[str, float],
+    count: int,
 ) -> Metadata:
     return Metadata(
         export_date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -144,22 +153,18 @@ def _gate(repository: ModelRepository, candidate: Metadata, min_accuracy: float)
         if repository.metadata(version).sha256 == candidate.sha256:
             return Verdict(publish=False, message=f"this very model is published already, as version {version}")
     served = repository.served()
-    if served is not None:
-        present = repository.metadata(served)
-        if present.test_digest == candidate.test_digest:
-            better = candidate.accuracy > present.accuracy
-            relation = "is better than" if better else "is not better than"
-            outcome = "" if better else f": version {served} stays"
-            return Verdict(
-                better,
-                f"accuracy {candidate.accuracy:.4f} {relation} the served version {served}'s {present.accuracy:.4f}{outcome}",
-            )
+    present = repository.metadata(served) if served is not None else None
+    if present is not None and present.test_digest == candidate.test_digest:
+        figures = f"accuracy {candidate.accuracy:.4f}, the served version {served} has {present.accuracy:.4f}"
+        if candidate.accuracy > present.accuracy:
+            return Verdict(True, f"better: {figures}")
+        return Verdict(False, f"not better: {figures} and stays")
     if candidate.accuracy < min_accuracy:
         raise GateError(
             f"accuracy {candidate.accuracy:.4f} is below minAccuracy {min_accuracy}: not published; "
             "train longer (epochs) or lower minAccuracy"
         )
-    first = "nothing is served yet" if served is None else f"version {served} was measured on other test data ({present.dataset})"
+    first = f"version {served} was measured on other test data ({present.dataset})" if present else "a first version"
     return Verdict(True, f"accuracy {candidate.accuracy:.4f} reaches minAccuracy {min_accuracy}; {first}")
 
 

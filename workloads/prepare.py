@@ -14,7 +14,7 @@ from typing import Any
 
 from mnist import cli
 from mnist.cli import StageLog
-from mnist.data import FILES, MANIFEST, MNIST_SHA256, Manifest, read_manifest, read_pair
+from mnist.data import FILES, MANIFEST, MNIST_SHA256, PARTS, Manifest, read_manifest, read_pair
 from mnist.errors import DataError
 from mnist.sources import MIRRORS, Source, directory_source, obtain_all, url_source, write_digits
 from mnist.storage import Storage, explained, make_directory, require_space
@@ -50,7 +50,7 @@ def _mnist_in_place(directory: Path) -> Manifest | None:
         manifest = read_manifest(directory)
         found = {}
         for split in ("train", "t10k"):
-            for idx, part in zip(read_pair(directory, split), ("images", "labels"), strict=True):
+            for idx, part in zip(read_pair(directory, split), PARTS, strict=True):
                 found[FILES[split, part]] = idx.sha256
         if manifest.dataset == "mnist" and found == MNIST_SHA256:
             return manifest

@@ -1,6 +1,6 @@
 """Write the HTML report of the last run: one file that needs no network.
 
-    python workloads/report.py --storage storage/local
+python workloads/report.py --storage storage/local
 """
 
 import argparse
@@ -80,17 +80,26 @@ def _charts(results: dict[str, Any], latencies: dict[str, list[float]]) -> dict[
 
 def _stages(results: dict[str, Any], client: dict[str, Any] | None) -> list[dict[str, str]]:
     """What each stage did when it last ran."""
-    finished = {**results["stages"], "client": client}
-    outcomes = {
-        "prepare-data": lambda end: f"{end['dataset']}, {end['train_images']:,} + {end['test_images']:,} images",
-        "train": lambda end: f"test accuracy {end['accuracy']:.4f}, {end['images_per_second']:,.0f} images/s",
-        "export": lambda end: end["reason"],
-        "client": lambda end: f"served accuracy {end['accuracy']:.4f}",
-    }
+    triton = {"seconds": results["waited_seconds"]}  # since the client asked
+    finished = {**results["stages"], "triton": triton, "client": client}
     return [
-        {"name": name, "seconds": f"{end['seconds']:.1f}" if end else "", "outcome": outcomes[name](end) if end else "–"}
+        {
+            "name": name,
+            "seconds": f"{end['seconds']:.1f}" if end else "",
+            "outcome": _outcome(name, end) if end else "–",
+        }
         for name, end in finished.items()
     ]
+
+
+def _outcome(stage: str, end: dict[str, Any]) -> str:
+    if stage == "prepare-data":
+        return f"{end['dataset']}, {end['train_images']:,} + {end['test_images']:,} images"
+    if stage == "train":
+        return f"test accuracy {end['accuracy']:.4f}, {end['images_per_second']:,.0f} images/s"
+    if stage == "export":
+        return str(end["reason"])
+    return "ready (seconds the client had to wait)" if stage == "triton" else f"served accuracy {end['accuracy']:.4f}"
 
 
 def _facts(results: dict[str, Any]) -> list[tuple[str, str]]:
@@ -99,8 +108,11 @@ def _facts(results: dict[str, Any]) -> list[tuple[str, str]]:
     network = train.get("network", {})
     return [
         ("data set", f"{results['dataset']}, from {prepare.get('source', 'unknown')}"),
-        ("network during training", f"{network.get('bytes_sent', 0):,} bytes sent, "
-            f"{network.get('bytes_received', 0):,} received by the machine or pod"),
+        (
+            "network during training",
+            f"{network.get('bytes_sent', 0):,} bytes sent, "
+            f"{network.get('bytes_received', 0):,} received by the machine or pod",
+        ),
         ("gates", ", ".join(f"{name} {value:g}" for name, value in results["gates"].items())),
         ("model", f"{model['bytes'] / 1e6:.1f} MB, opset {model['opset']}, IR {model['ir_version']}"),
         ("parity with PyTorch", f"largest difference of logits {model['parity']['max_absolute_difference']:.1e}"),

@@ -19,7 +19,7 @@ from mnist.checkpoint import Checkpoint, TrainConfig, link_best, resumable, save
 from mnist.cli import StageLog, stop_request
 from mnist.cpus import available_cpus
 from mnist.data import Manifest, load, read_manifest
-from mnist.errors import CheckpointError, Interrupted
+from mnist.errors import CheckpointError, InterruptedStageError
 from mnist.network import NetworkMonitor
 from mnist.storage import CHECKPOINT, Storage, make_directory, new_run, require_space
 from mnist.training import Tensors, Trainer, evaluate
@@ -109,14 +109,18 @@ def _fit(trainer: Trainer, test_set: Tensors, path: Path, options: argparse.Name
         loss, accuracy = evaluate(trainer.model, test_set)
         epoch = trainer.step // trainer.batches
         trainer.epochs.append({"epoch": epoch, "step": trainer.step, "test_loss": loss, "test_accuracy": accuracy})
-        log.say(f"epoch {epoch}: test loss {loss:.4f}, test accuracy {accuracy:.4f}", event="epoch", **trainer.epochs[-1])
-        return 0 < options.target_accuracy <= accuracy
+        log.say(
+            f"epoch {epoch}: test loss {loss:.4f}, test accuracy {accuracy:.4f}", event="epoch", **trainer.epochs[-1]
+        )
+        return bool(0 < options.target_accuracy <= accuracy)
 
     with stop_request() as stop:
         trainer.run(each_step, end_of_epoch, stop)
         if stop.is_set() and trainer.step < trainer.steps:
             save(trainer.checkpoint(), path)
-            raise Interrupted(f"training stopped at step {trainer.step} of {trainer.steps}; run again to go on from there")
+            raise InterruptedStageError(
+                f"training stopped at step {trainer.step} of {trainer.steps}; run again to go on from there"
+            )
 
 
 def _tell_best(storage: Storage, path: Path, final: Checkpoint, log: StageLog) -> None:

@@ -6,6 +6,7 @@ The command gets a process group of its own. When standard input closes (the par
 is asked to stop, and killed if it does not. Uses the standard library only, to start fast.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,10 +36,8 @@ def _stop_at_end_of_input(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _signal_group(group: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 if __name__ == "__main__":

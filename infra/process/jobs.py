@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from process import records
-from process.errors import Cancelled, ProcessError
+from process.errors import CancelledError, ProcessError
 
 Say = Callable[[str], None]
 
@@ -31,7 +31,7 @@ def run_job(inputs: Mapping[str, Any], say: Say, cancelled: threading.Event, tim
 
     Raises:
         ProcessError: it failed (with the error line it printed), or did not end in time.
-        Cancelled: the user interrupted.
+        CancelledError: the user interrupted.
     """
     name, directory = inputs["name"], inputs["directory"]
     done = records.read(directory, name)
@@ -100,7 +100,7 @@ def _next_line(lines: "queue.Queue[str | None]") -> str | None:
 
 def _stop_reason(name: str, cancelled: threading.Event, timeout: float) -> ProcessError:
     if cancelled.is_set():
-        return Cancelled(f"{name}: interrupted; the next `up` goes on from here")
+        return CancelledError(f"{name}: interrupted; the next `up` goes on from here")
     return ProcessError(f"{name}: stopped after {timeout:.0f} s; raise mnist:stageTimeoutMinutes if that is too short")
 
 

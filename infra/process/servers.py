@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from process import records
-from process.errors import Cancelled, ProcessError
+from process.errors import CancelledError, ProcessError
 
 Say = Callable[[str], None]
 
@@ -33,7 +33,7 @@ def start_server(inputs: Mapping[str, Any], say: Say, cancelled: threading.Event
 
     Raises:
         ProcessError: no free ports, it ended early (with its error line), or is not ready in time.
-        Cancelled: the user interrupted; the server is stopped then.
+        CancelledError: the user interrupted; the server is stopped then.
     """
     name, directory = inputs["name"], inputs["directory"]
     previous = records.read(directory, name)
@@ -46,7 +46,7 @@ def start_server(inputs: Mapping[str, Any], say: Say, cancelled: threading.Event
     record = {"pid": process.pid, "created": created, "ports": ports, "fingerprint": inputs["fingerprint"]}
     try:
         records.write(directory, name, {**record, "after": list(inputs["after"]), "run": run})
-        _wait_ready(name, inputs["readyUrl"].format(**ports), process, log, cancelled, timeout)
+        _wait_ready(name, inputs["readyUrl"].format(**ports), process, log, cancelled=cancelled, timeout=timeout)
     except ProcessError:
         stop_server(inputs)
         raise
@@ -119,9 +119,7 @@ def _group_members(record: Mapping[str, Any]) -> list[psutil.Process]:
     return members
 
 
-def _free_ports(
-    name: str, wanted: Mapping[str, float], previous: Mapping[str, Any] | None, say: Say
-) -> dict[str, int]:
+def _free_ports(name: str, wanted: Mapping[str, float], previous: Mapping[str, Any] | None, say: Say) -> dict[str, int]:
     """The previous instance's ports, else the wanted ones, else the next free ones in steps of ten."""
     first = {kind: int(port) for kind, port in wanted.items()}
     candidates = [] if previous is None or "ports" not in previous else [previous["ports"]]
@@ -131,7 +129,9 @@ def _free_ports(
             if ports != first:
                 say(f"ports {_listed(first)} are taken, using {_listed(ports)}")
             return dict(ports)
-    raise ProcessError(f"{name}: ports {_listed(first)} and the {PORT_TRIES} alternatives after them are taken: free one")
+    raise ProcessError(
+        f"{name}: ports {_listed(first)} and the {PORT_TRIES} alternatives after them are taken: free one"
+    )
 
 
 def _listed(ports: Mapping[str, int]) -> str:
@@ -151,17 +151,12 @@ def _is_free(port: int) -> bool:
 
 
 def _wait_ready(
-    name: str,
-    url: str,
-    process: "subprocess.Popen[bytes]",
-    log: Path,
-    cancelled: threading.Event,
-    timeout: float,
+    name: str, url: str, process: "subprocess.Popen[bytes]", log: Path, *, cancelled: threading.Event, timeout: float
 ) -> None:
     deadline = time.monotonic() + timeout
     while not _answers(url):
         if cancelled.is_set():
-            raise Cancelled(f"{name}: interrupted; the next `up` starts it again")
+            raise CancelledError(f"{name}: interrupted; the next `up` starts it again")
         if process.poll() is not None:
             raise ProcessError(f"{name}: {_last_error(log)}")
         if time.monotonic() > deadline:

@@ -78,7 +78,9 @@ def load(path: Path) -> Checkpoint:
             raise CheckpointError(f"{path} has checkpoint format {checkpoint.format}, expected {FORMAT}: train again")
         _check_weights(checkpoint.model, path)
     except pickle.UnpicklingError:
-        raise CheckpointError(f"{path} holds more than weights or is damaged; it was not executed: train again") from None
+        raise CheckpointError(
+            f"{path} holds more than weights or is damaged; it was not executed: train again"
+        ) from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, TypeError, KeyError, AttributeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}): remove it and train again") from None

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from mnist import __version__
-from mnist.errors import Interrupted, PipelineError
+from mnist.errors import InterruptedStageError, PipelineError
 from mnist.storage import Storage, explained, make_directory
 
 DEFAULT_STORAGE = Path("/storage")
@@ -81,7 +81,7 @@ def run(
         with _signals_raise():
             log.record("started", arguments={key: str(value) for key, value in vars(arguments).items()})
             log.finished(body(arguments, storage, log))
-    except (Interrupted, KeyboardInterrupt) as error:
+    except (InterruptedStageError, KeyboardInterrupt) as error:
         _report(log, "interrupted", str(error) or "stopped before the end")
         return EXIT_INTERRUPTED
     except PipelineError as error:
@@ -123,7 +123,7 @@ def stop_request() -> Iterator[threading.Event]:
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; run again to go on")
+        raise InterruptedStageError(f"stopped by {signal.Signals(number).name}; run again to go on")
 
     with _handling(interrupt):
         yield

@@ -29,5 +29,5 @@ class ServerError(PipelineError):
     """The inference server cannot be reached, started, or answers with an error."""
 
 
-class Interrupted(PipelineError):
+class InterruptedStageError(PipelineError):
     """The stage was asked to stop (SIGINT or SIGTERM)."""

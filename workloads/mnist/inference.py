@@ -77,9 +77,7 @@ class ServedModel:
             ServerError: Triton answers with an error or not in time.
         """
         try:
-            answer = self._client.infer(
-                self.model, [_input(pixels)], outputs=[_output()], client_timeout=self.timeout
-            )
+            answer = self._client.infer(self.model, [_input(pixels)], outputs=[_output()], client_timeout=self.timeout)
         except InferenceServerException as error:
             raise ServerError(f"{self.model} at {self.endpoint}: {error.message()}") from None
         return _logits(answer)
@@ -138,9 +136,7 @@ async def _load(endpoint: str, model: str, requests: Sequence[Pixels], concurren
     async def worker() -> None:
         for index in waiting:
             sent = time.perf_counter()
-            answer = await client.infer(
-                model, [_input(requests[index])], outputs=[_output()], client_timeout=timeout
-            )
+            answer = await client.infer(model, [_input(requests[index])], outputs=[_output()], client_timeout=timeout)
             latencies[index] = time.perf_counter() - sent
             outputs[index] = _logits(answer)
 

@@ -91,7 +91,10 @@ def check(graph: onnx.ModelProto) -> None:
             f"the exported model has opset {opset} and IR version {graph.ir_version}; "
             f"Triton's ONNX Runtime reads up to {MAX_OPSET} and {MAX_IR_VERSION}"
         )
-    for value, name, shape in ((graph.graph.input[0], INPUT, (1, SIDE, SIDE)), (graph.graph.output[0], OUTPUT, (CLASSES,))):
+    for value, name, shape in (
+        (graph.graph.input[0], INPUT, (1, SIDE, SIDE)),
+        (graph.graph.output[0], OUTPUT, (CLASSES,)),
+    ):
         found = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)[1:]
         if value.name != name or found != shape:
             raise ModelError(f"the exported model has {value.name} {found}, expected {name} {shape}")

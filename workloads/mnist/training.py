@@ -99,7 +99,9 @@ class Trainer:
             epochs=self.epochs,
         )
 
-    def run(self, each_step: Callable[["Trainer"], None], end_of_epoch: Callable[["Trainer"], bool], stop: Event) -> None:
+    def run(
+        self, each_step: Callable[["Trainer"], None], end_of_epoch: Callable[["Trainer"], bool], stop: Event
+    ) -> None:
         """Train to the end, until `end_of_epoch` says so, or until `stop` is set (then at a step's end)."""
         while self.step < self.steps:
             epoch = self.step // self.batches
@@ -160,7 +162,7 @@ def predict(model: nn.Module, images: Tensor) -> npt.NDArray[np.float32]:
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        logits = torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
+        logits = torch.cat([model(batch) for batch in torch.split(images, EVALUATION_BATCH)])
     model.train(was_training)
     return np.asarray(logits.numpy(), dtype=np.float32)
 

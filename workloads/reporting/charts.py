@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter
 INK = "#010203"  # drawn in this, then replaced by the page's own text colour
 ACCENT, SECOND = "#3b82c4", "#c9772b"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "mnist-triton",  # the same chart gives the same file
     "font.family": "sans-serif",
@@ -69,7 +69,8 @@ def confusion(matrix: Sequence[Sequence[int]]) -> str:
         axes.imshow(shades)
         for row, column in np.ndindex(*counts.shape):
             if counts[row, column]:
-                shown = "black" if mistakes[row, column] else INK
+                share = mistakes[row, column] / max(1, mistakes.max())
+                shown = INK if share == 0 else "white" if share > 0.6 else "black"
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=shown)
         axes.set(xlabel="predicted", ylabel="label", xticks=range(len(counts)), yticks=range(len(counts)))
         return _svg(figure, "Confusion matrix of the served model")

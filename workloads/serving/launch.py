@@ -79,7 +79,9 @@ def _check_model(repository: ModelRepository) -> int:
         raise ModelError(f"{path} is missing: remove version {version} and run the export stage again")
     with explained(path, "read"), path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != metadata.sha256:
-            raise ModelError(f"{path} is damaged (SHA-256 differs from its metadata): remove version {version}, export again")
+            raise ModelError(
+                f"{path} is damaged (SHA-256 differs from its metadata): remove version {version}, export again"
+            )
     return version
 
 

@@ -1,11 +1,11 @@
 """The slim Triton: the server that the nvidia-pytriton wheel carries, laid out as tritonserver expects its parts.
 
-    python workloads/serving/runtime.py WHEEL DIRECTORY     lay the parts out (standard library only)
+python workloads/serving/runtime.py WHEEL DIRECTORY     lay the parts out (standard library only)
 
-    DIRECTORY/bin/tritonserver
-    DIRECTORY/lib/*.so                              its libraries
-    DIRECTORY/backends/python/                      the Python backend and the stub of this Python
-    DIRECTORY/backends/onnxruntime/model.py         ours (a link, so that a change needs no new layout)
+DIRECTORY/bin/tritonserver
+DIRECTORY/lib/*.so                              its libraries
+DIRECTORY/backends/python/                      the Python backend and the stub of this Python
+DIRECTORY/backends/onnxruntime/model.py         ours (a link, so that a change needs no new layout)
 """
 
 import ctypes
@@ -36,14 +36,16 @@ def problems() -> list[str]:
     found = []
     libc, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     if libc != "glibc" or tuple(map(int, version.split("."))) < MIN_GLIBC:
-        found.append(f"the slim Triton needs glibc 2.35 or newer, found {libc} {version}: use Debian 12 or Ubuntu 22.04")
+        found.append(
+            f"the slim Triton needs glibc 2.35 or newer, found {libc} {version}: use Debian 12 or Ubuntu 22.04"
+        )
     if sys.version_info[:2] not in PYTHONS:
         supported = ", ".join(f"{major}.{minor}" for major, minor in PYTHONS)
         found.append(f"the slim Triton needs one of Python {supported}, this is {VERSION}: set PYTHON=python3.13")
     elif libpython() is None:
         found.append(
-            f"libpython{VERSION}.so.1.0 is missing, Triton's Python backend needs it: apt-get install libpython{VERSION} "
-            "(with pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install)"
+            f"libpython{VERSION}.so.1.0 is missing, Triton's Python backend needs it: "
+            f"apt-get install libpython{VERSION} (with pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install)"
         )
     return found
 
