@@ -16,10 +16,10 @@ class StackError(Exception):
     """One line: what is missing and what to do."""
 
 
-def environment(stack: str) -> dict[str, str]:
+def environment(stack: str, root: Path = ROOT) -> dict[str, str]:
     """What Pulumi needs to keep to this checkout; what the user has set is left alone."""
-    paths = [ROOT / ".tools" / "bin", ROOT / ".venv" / "bin"]
-    settings = {"PULUMI_HOME": str(ROOT / ".pulumi"), "PULUMI_SKIP_UPDATE_CHECK": "true", **os.environ}
+    paths = [root / ".tools" / "bin", root / ".venv" / "bin"]
+    settings = {"PULUMI_HOME": str(root / ".pulumi"), "PULUMI_SKIP_UPDATE_CHECK": "true", **os.environ}
     if stack == "local":
         # It has no secrets (Pulumi.local.yaml's salt is the empty passphrase's), and uses no plugin but the project's
         # own: looking for those of the installed SDKs takes the network.
@@ -118,25 +118,20 @@ def print_summary(values: dict[str, Any]) -> None:
     results_path = Path(values.get("storage", "")) / "results" / "latest" / "results.json"
     if "report" not in values or not results_path.is_file():
         return
-    from rich.console import Console
-    from rich.table import Table
-
     results = json.loads(results_path.read_text(encoding="utf-8"))
     single = results["load"]["single"]
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_row(
-        "accuracy", f"{results['accuracy']:.4f} on {results['test_images']:,} {results['dataset']} test images"
-    )
-    table.add_row("latency", f"p50 {single['p50_ms']:.2f} ms, p99 {single['p99_ms']:.2f} ms (one image a request)")
-    table.add_row("version", f"{results['model_name']} {results['served_version']}")
-    table.add_row("endpoint", f"{values['triton_endpoint']} (gRPC), {values['triton_http_endpoint']} (HTTP)")
-    table.add_row("report", str(values["report"]))
-    console = Console(soft_wrap=True)
-    console.print()
-    console.print(table)
+    rows = {
+        "accuracy": f"{results['accuracy']:.4f} on {results['test_images']:,} {results['dataset']} test images",
+        "latency": f"p50 {single['p50_ms']:.2f} ms, p99 {single['p99_ms']:.2f} ms, one image a request",
+        "version": f"{results['model_name']} {results['served_version']}",
+        "endpoint": f"{values['triton_endpoint']} (gRPC), {values['triton_http_endpoint']} (HTTP)",
+        "report": str(values["report"]),
+    }
+    print()
+    for name, value in rows.items():
+        print(f"{name:10}{value}")
     if results["dataset"] == "digits":
-        console.print("[bold yellow]trained on scikit-learn's digits, not on MNIST[/]")
+        print("\nTrained on scikit-learn's handwritten digits, NOT on MNIST.")
 
 
 def main() -> int:

@@ -61,9 +61,13 @@ class Settings(BaseModel):
 
     @field_validator("dataset_dir", "storage_dir")
     @classmethod
-    def _is_one_line(cls, value: str) -> str:
+    def _is_a_path(cls, value: str) -> str:
         if re.search(r"[\x00-\x1f]", value):
             raise ValueError("must be a path without control characters")
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError("must be a path; no home directory is known for its ~") from None
         return value
 
     @model_validator(mode="after")

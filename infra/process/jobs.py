@@ -1,5 +1,6 @@
 """Run a job under its guard, passing on live what it prints."""
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -65,19 +66,21 @@ def run_command(name: str, command: Sequence[str], say: Say, cancelled: threadin
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": ""},
     )
     assert guard.stdin is not None and guard.stdout is not None
-    lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_read_lines, args=(guard.stdout, lines), daemon=True).start()
-    last_lines: deque[str] = deque(maxlen=20)
-    deadline = time.monotonic() + timeout
-    reason: ProcessError | None = None
-    while (line := _next_line(lines)) is not None:
-        if line:
-            last_lines.append(line)
-            say(line)
-        if reason is None and (cancelled.is_set() or time.monotonic() > deadline):
-            reason = _stop_reason(name, cancelled, timeout)
-            guard.stdin.close()  # the guard takes this as the word to stop its command
-    status = guard.wait(STOP_SECONDS)
+    # Whatever happens here: the guard's input is closed, which stops its command, then there is no more output.
+    with contextlib.closing(guard.stdout), contextlib.closing(guard.stdin):
+        lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=_read_lines, args=(guard.stdout, lines), daemon=True).start()
+        last_lines: deque[str] = deque(maxlen=20)
+        deadline = time.monotonic() + timeout
+        reason: ProcessError | None = None
+        while (line := _next_line(lines)) is not None:
+            if line:
+                last_lines.append(line)
+                say(line)
+            if reason is None and (cancelled.is_set() or time.monotonic() > deadline):
+                reason = _stop_reason(name, cancelled, timeout)
+                guard.stdin.close()  # the guard takes this as the word to stop its command
+        status = guard.wait(STOP_SECONDS)
     if reason is not None:
         raise reason
     if status != 0:

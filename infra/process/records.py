@@ -17,10 +17,10 @@ def record_path(directory: str, name: str) -> Path:
 
 def read(directory: str, name: str) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(record_path(directory, name).read_text(encoding="utf-8"))
+        content = json.loads(record_path(directory, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # never ran here, or was cut off while writing: it counts as not done
-    return content
+    return content if isinstance(content, dict) else None
 
 
 def write(directory: str, name: str, content: Mapping[str, Any]) -> None:

@@ -40,15 +40,17 @@ def start_server(inputs: Mapping[str, Any], say: Say, cancelled: threading.Event
     stop_server(inputs)
     ports = _free_ports(name, inputs["wantedPorts"], previous, say)
     log = Path(directory) / "logs" / f"{name}-server.log"
-    process = _spawn(name, [part.format(**ports) for part in inputs["command"]], log)
+    process = _spawn(name, [_with_ports(part, ports) for part in inputs["command"]], log)
     created = psutil.Process(process.pid).create_time()
     run = f"{process.pid}-{created:.2f}"
     record = {"pid": process.pid, "created": created, "ports": ports, "fingerprint": inputs["fingerprint"]}
     try:
         records.write(directory, name, {**record, "after": list(inputs["after"]), "run": run})
-        _wait_ready(name, inputs["readyUrl"].format(**ports), process, log, cancelled=cancelled, timeout=timeout)
+        _wait_ready(name, _with_ports(inputs["readyUrl"], ports), process, log, cancelled=cancelled, timeout=timeout)
     except ProcessError:
-        stop_server(inputs)
+        _stop_group(name, record)  # also where it could not be recorded
+        process.wait()
+        records.remove(directory, name)
         raise
     listening = ", ".join(f"{kind} {port}" for kind, port in ports.items())
     say(f"ready on {listening}; log: {log}")
@@ -69,15 +71,19 @@ def stop_server(inputs: Mapping[str, Any]) -> None:
     name, directory = inputs["name"], inputs["directory"]
     record = records.read(directory, name)
     if record is not None:
-        group = _group_members(record)
-        for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
-            for process in group:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
-            _, group = psutil.wait_procs(group, timeout=patience)
-        if group:
-            raise ProcessError(f"{name}: process {group[0].pid} cannot be stopped: stop it by hand")
+        _stop_group(name, record)
     records.remove(directory, name)
+
+
+def _stop_group(name: str, record: Mapping[str, Any]) -> None:
+    group = _group_members(record)
+    for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
+        for process in group:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        _, group = psutil.wait_procs(group, timeout=patience)
+    if group:
+        raise ProcessError(f"{name}: process {group[0].pid} cannot be stopped: stop it by hand")
 
 
 def _spawn(name: str, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
@@ -126,12 +132,19 @@ def _free_ports(name: str, wanted: Mapping[str, float], previous: Mapping[str, A
     candidates += [{kind: port + PORT_STEP * step for kind, port in first.items()} for step in range(PORT_TRIES)]
     for ports in candidates:
         if all(_is_free(port) for port in ports.values()):
-            if ports != first:
+            if not all(_is_free(port) for port in first.values()):
                 say(f"ports {_listed(first)} are taken, using {_listed(ports)}")
             return dict(ports)
     raise ProcessError(
         f"{name}: ports {_listed(first)} and the {PORT_TRIES} alternatives after them are taken: free one"
     )
+
+
+def _with_ports(text: str, ports: Mapping[str, int]) -> str:
+    """Put in the ports; other braces, as in a path, stay."""
+    for kind, port in ports.items():
+        text = text.replace(f"{{{kind}}}", str(port))
+    return text
 
 
 def _listed(ports: Mapping[str, int]) -> str:

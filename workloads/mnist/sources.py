@@ -88,11 +88,17 @@ def _fetch(url: str, part: Path, say: Say) -> None:
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
         say(f"downloading {url}" + (f", going on at byte {have:,}" if resumed else ""))
+        cut_off: requests.RequestException | None = None
         with explained(part), part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_content(1 << 18):
-                file.write(chunk)
-                if file.tell() > MAX_FILE_BYTES:
-                    raise DataError(f"{url} is larger than {MAX_FILE_BYTES:,} bytes: not a data set of this kind")
+            try:
+                for chunk in response.iter_content(1 << 18):
+                    file.write(chunk)
+                    if file.tell() > MAX_FILE_BYTES:
+                        raise DataError(f"{url} is larger than {MAX_FILE_BYTES:,} bytes: not a data set of this kind")
+            except requests.RequestException as error:  # requests' are OSErrors too, but say nothing about the disk
+                cut_off = error
+        if cut_off is not None:
+            raise cut_off
 
 
 def _reason(error: Exception) -> str:
@@ -142,7 +148,7 @@ def _obtain(source: Source, path: Path, part: Part, sums: dict[str, str] | None)
 def write_digits(directory: Path) -> dict[str, str]:
     """Write scikit-learn's handwritten digits (UCI, 1,797 images of 8 x 8) as MNIST-like IDX files.
 
-    As MNIST's own digits, each image is scaled to 20 x 20 and centred in 28 x 28. Every fifth image (360, the same
+    As MNIST's own digits, each image is scaled to 20 x 20 and centred in 28 x 28. Every fifth image (359, the same
     each time) is test data.
     """
     from sklearn.datasets import load_digits
