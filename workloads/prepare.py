@@ -34,12 +34,14 @@ def prepare(options: argparse.Namespace, storage: Storage, log: StageLog) -> dic
     make_directory(storage.data)
     require_space(storage.data, NEEDED_BYTES)
     manifest = _mnist_in_place(storage.data) if options.dataset in ("mnist", "auto") else None
+    fresh = manifest is None
     if manifest is None:
         with explained(storage.data / MANIFEST, "remove"):
             (storage.data / MANIFEST).unlink(missing_ok=True)  # from here to its rewriting, nothing vouches
         manifest = _obtain(options, storage.data, log)
-        manifest.write(storage.data)
     train, test = (len(read_pair(storage.data, split)[1].values) for split in ("train", "t10k"))
+    if fresh:  # and images and labels are known to fit together
+        manifest.write(storage.data)
     log.say(f"{manifest.dataset}: {train:,} training and {test:,} test images, from {manifest.source}")
     return {"dataset": manifest.dataset, "source": manifest.source, "train_images": train, "test_images": test}
 

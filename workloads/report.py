@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from mnist import cli
 from mnist.cli import StageLog, last_finished
 from mnist.errors import DataError
 from mnist.repository import ModelRepository
-from mnist.storage import Storage, write_atomic
+from mnist.storage import Storage, explained, write_atomic
 from reporting import charts
 
 TEMPLATES = Path(__file__).with_name("reporting")
@@ -38,17 +38,23 @@ def report(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
     run = storage.latest_results.resolve()
     results = _read_json(run / "results.json")
     repository = ModelRepository(storage.models, options.model_name)
-    page = _render(
-        results=results,
-        single=results["load"]["single"],
-        busiest=results["load"]["concurrency_16"],
-        stages=_stages(results, last_finished(storage, "client")),
-        loads=[(LOADS.get(name, name), load) for name, load in results["load"].items()],
-        versions=[(version, repository.metadata(version)) for version in repository.versions()],
-        facts=_facts(results),
-        charts=_charts(results, _read_json(run / "latencies.json")),
-        samples_png=base64.b64encode((run / "samples.png").read_bytes()).decode(),
-    )
+    latencies = _read_json(run / "latencies.json")
+    with explained(run / "samples.png", "read"):
+        samples = (run / "samples.png").read_bytes()
+    try:
+        page = _render(
+            results=results,
+            single=results["load"]["single"],
+            busiest=results["load"]["concurrency_16"],
+            stages=_stages(results, last_finished(storage, "client")),
+            loads=[(LOADS.get(name, name), load) for name, load in results["load"].items()],
+            versions=[(version, repository.metadata(version)) for version in repository.versions()],
+            facts=_facts(results),
+            charts=_charts(results, latencies),
+            samples_png=base64.b64encode(samples).decode(),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, UndefinedError) as error:
+        raise DataError(f"{run} holds results of another kind ({error!r}): run the client stage again") from None
     path = run / "report.html"
     write_atomic(path, page)
     log.say(f"report: {path} ({len(page) >> 10} KiB)")
@@ -56,10 +62,11 @@ def report(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
 
 
 def _read_json(path: Path) -> Any:
+    if not path.exists():
+        raise DataError(f"{path} is missing: run the client stage first")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: run the client stage first") from None
+        with explained(path, "read"):
+            return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise DataError(f"{path} is damaged: run the client stage again") from None
 

@@ -115,8 +115,7 @@ def _fit(trainer: Trainer, test_set: Tensors, path: Path, options: argparse.Name
         return bool(0 < options.target_accuracy <= accuracy)
 
     with stop_request() as stop:
-        trainer.run(each_step, end_of_epoch, stop)
-        if stop.is_set() and trainer.step < trainer.steps:
+        if not trainer.run(each_step, end_of_epoch, stop):
             save(trainer.checkpoint(), path)
             raise InterruptedStageError(
                 f"training stopped at step {trainer.step} of {trainer.steps}; run again to go on from there"

@@ -47,7 +47,9 @@ def run_job(inputs: Mapping[str, Any], say: Say, cancelled: threading.Event, tim
 
 
 def is_done(inputs: Mapping[str, Any], record: Mapping[str, Any] | None) -> bool:
-    """Whether the record says that exactly this has run."""
+    """Whether the record says that exactly this has run, and what it made is still there."""
+    if not all(Path(path).exists() for path in inputs.get("produces", [])):
+        return False
     return record is not None and all(record.get(key) == value for key, value in _key(inputs).items())
 
 

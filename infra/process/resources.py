@@ -28,6 +28,7 @@ class Job(pulumi.CustomResource):
         fingerprint: Names all that the command's result depends on, besides what ran before it.
         directory: Where to keep the record that it ran; outlives the state, so finished work is not repeated.
         after: The `run` of each resource whose result this one uses.
+        produces: Files without which it counts as not done: removing one makes the next `up` run the command again.
     """
 
     run: pulumi.Output[str]  # names this execution
@@ -40,6 +41,7 @@ class Job(pulumi.CustomResource):
         fingerprint: str,
         directory: str,
         after: Sequence[pulumi.Input[str]],
+        produces: Sequence[str] = (),
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         properties = {
@@ -48,6 +50,7 @@ class Job(pulumi.CustomResource):
             "fingerprint": fingerprint,
             "directory": directory,
             "after": list(after),
+            "produces": list(produces),
             "run": None,
         }
         super().__init__(f"{PACKAGE}:index:Job", name, properties, opts)

@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import zipfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist.errors import CheckpointError
+from mnist.errors import CheckpointError, PipelineError
 from mnist.model import MODEL_NAME, build_model
 from mnist.storage import CHECKPOINT, Storage, explained, replace_link, write_atomic
 
@@ -77,11 +76,13 @@ def load(path: Path) -> Checkpoint:
         if checkpoint.format != FORMAT:
             raise CheckpointError(f"{path} has checkpoint format {checkpoint.format}, expected {FORMAT}: train again")
         _check_weights(checkpoint.model, path)
+    except PipelineError:
+        raise
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} holds more than weights or is damaged; it was not executed: train again"
         ) from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, TypeError, KeyError, AttributeError, ValueError) as error:
+    except Exception as error:  # damaged bytes make torch.load raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}): remove it and train again") from None
     return checkpoint

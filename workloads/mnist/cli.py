@@ -97,13 +97,13 @@ def stage_log(storage: Storage, stage: str) -> Path:
 def last_finished(storage: Storage, stage: str) -> dict[str, Any] | None:
     """What the stage's last successful run said at its end; None when it never ended well."""
     try:
-        lines = stage_log(storage, stage).read_text(encoding="utf-8").splitlines()
+        lines = stage_log(storage, stage).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     for line in reversed(lines):
         with contextlib.suppress(ValueError):  # a line cut off by a crash
-            entry: dict[str, Any] = json.loads(line)
-            if entry.get("event") == "finished":
+            entry = json.loads(line)
+            if isinstance(entry, dict) and entry.get("event") == "finished":
                 return entry
     return None
 

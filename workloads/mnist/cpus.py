@@ -12,6 +12,6 @@ def available_cpus(cgroup_limit: Path = _CGROUP_LIMIT) -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = cgroup_limit.read_text().split()[:2]
-    except (OSError, ValueError):
+        return usable if quota == "max" else max(1, min(usable, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):
         return usable
-    return usable if quota == "max" else max(1, min(usable, math.ceil(int(quota) / int(period))))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist.errors import DataError
-from mnist.storage import write_atomic
+from mnist.storage import explained, write_atomic
 
 Split = Literal["train", "t10k"]
 Part = Literal["images", "labels"]
@@ -30,6 +30,8 @@ CLASSES = 10
 MAGIC: dict[str, int] = {"images": 2051, "labels": 2049}
 MAX_IMAGES = 1_000_000  # bounds what a hostile header can make us allocate
 MANIFEST = "dataset.json"
+_RENEW = f"replace it, or remove {MANIFEST} beside it to have it prepared anew"
+DATASETS = ("mnist", "digits", "custom")
 
 FILES: dict[tuple[Split, Part], str] = {
     ("train", "images"): "train-images-idx3-ubyte.gz",
@@ -86,13 +88,16 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        with explained(path, "read"):
+            fields = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if fields is None:
+            raise DataError(f"{path} is missing: run the prepare-data stage first")
         manifest = Manifest(**fields)
-        if set(manifest.sha256) != set(FILES.values()):
+        if manifest.dataset not in DATASETS or set(manifest.sha256) != set(FILES.values()):
             raise ValueError("not all files are vouched for")
+        if not all(isinstance(value, str) for value in manifest.sha256.values()):
+            raise TypeError("a sum is text")
         return manifest
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} is missing: run the prepare-data stage first") from None
     except (ValueError, TypeError):
         raise DataError(f"{path} is damaged: remove it and run the prepare-data stage again") from None
 
@@ -111,7 +116,7 @@ def load(directory: Path, split: Split) -> tuple[Images, Labels]:
     for part, idx in zip(PARTS, (images, labels), strict=True):
         path = directory / FILES[split, part]
         if idx.sha256 != manifest.sha256[path.name]:
-            raise DataError(f"{path} changed since prepare-data wrote it: remove {MANIFEST} beside it and run again")
+            raise DataError(f"{path} changed since prepare-data wrote it: {_RENEW}")
     return images.values, labels.values
 
 
@@ -139,7 +144,7 @@ def read_idx(path: Path, part: Part) -> Idx:
         with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
             idx = _parse(path, part, file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or truncated ({error}): replace it") from None
+        raise DataError(f"{path} is damaged or truncated ({error}): {_RENEW}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     if part == "labels" and idx.values.max() >= CLASSES:
@@ -174,7 +179,7 @@ def _parse(path: Path, part: Part, file: gzip.GzipFile) -> Idx:
     body = file.read(size + 1)  # one more than there may be: enough to notice, too little to fill the memory
     if len(body) != size:
         amount = "fewer" if len(body) < size else "more"
-        raise DataError(f"{path} holds {amount} bytes than the {shape[0]} {part} its header claims: replace it")
+        raise DataError(f"{path} holds {amount} bytes than the {shape[0]} {part} its header claims: {_RENEW}")
     return Idx(np.frombuffer(body, np.uint8).reshape(shape).copy(), hashlib.sha256(header + body).hexdigest())
 
 

@@ -4,9 +4,13 @@ import json
 import re
 import shutil
 import tempfile
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from mnist.data import CLASSES, SIDE
 from mnist.errors import ModelError
@@ -101,10 +105,10 @@ class ModelRepository:
     def served(self) -> int | None:
         """The version Triton serves when it starts now: the one config.pbtxt names, else the newest."""
         versions = self.versions()
-        try:
-            named = re.search(r"specific \{ versions: \[ (\d+) \] \}", self.config_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            named = None
+        with explained(self.config_path, "read"):
+            exists = self.config_path.exists()
+            config = self.config_path.read_text(encoding="utf-8", errors="replace") if exists else ""
+        named = re.search(r"specific \{ versions: \[ (\d+) \] \}", config)
         if named and int(named[1]) in versions:
             return int(named[1])
         return versions[-1] if versions else None
@@ -115,6 +119,14 @@ class ModelRepository:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return Metadata(**content)
         except (OSError, ValueError, TypeError):
+            raise ModelError(f"{path} is missing or damaged: remove version {version} or restore the file") from None
+
+    def predictions(self, version: int) -> npt.NDArray[np.uint8]:
+        """PyTorch's predictions for the test data, uint8 [N]."""
+        path = self.version_directory(version) / PREDICTIONS_FILE
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.uint8)
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             raise ModelError(f"{path} is missing or damaged: remove version {version} or restore the file") from None
 
     def staging(self) -> Path:

@@ -101,18 +101,25 @@ class Trainer:
 
     def run(
         self, each_step: Callable[["Trainer"], None], end_of_epoch: Callable[["Trainer"], bool], stop: Event
-    ) -> None:
-        """Train to the end, until `end_of_epoch` says so, or until `stop` is set (then at a step's end)."""
-        while self.step < self.steps:
-            epoch = self.step // self.batches
+    ) -> bool:
+        """Train to the end, until `end_of_epoch` says so, or until `stop` is set (then at a step's end).
+
+        Returns:
+            Whether the training is finished, not stopped. A training stopped or killed between an epoch's last step
+            and the end of its evaluation goes on with that evaluation: `epochs` has an entry for each epoch.
+        """
+        while True:
+            epoch, done = divmod(self.step, self.batches)
+            if done == 0 and len(self.epochs) < epoch and end_of_epoch(self):
+                return True
+            if self.step == self.steps:
+                return True
             order = epoch_order(len(self.data.labels), self.config.seed, epoch)
-            for start, end in batch_bounds(len(order), self.config.batch_size)[self.step % self.batches :]:
+            for start, end in batch_bounds(len(order), self.config.batch_size)[done:]:
                 self._one_step(order[start:end])
                 each_step(self)
                 if stop.is_set():
-                    return
-            if end_of_epoch(self):
-                return
+                    return False
 
     def _one_step(self, indices: Tensor) -> None:
         images, labels = self.data.images[indices], self.data.labels[indices]
