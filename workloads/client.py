@@ -27,7 +27,7 @@ from mnist.cpus import available_cpus
 from mnist.data import CLASSES, Images, Labels, load
 from mnist.errors import GateError
 from mnist.inference import Load, Pixels, ServedModel, confidences, measure_one_by_one
-from mnist.repository import MAX_BATCH_SIZE, PREDICTIONS_FILE, ModelRepository
+from mnist.repository import MAX_BATCH_SIZE, ModelRepository
 from mnist.storage import Storage, new_run, replace_link, write_atomic
 
 SINGLES = 1000  # single-image requests, one after the other
@@ -99,8 +99,8 @@ def _quality(
     storage: Storage, model_name: str, version: int, logits: npt.NDArray[np.float32], labels: Labels
 ) -> dict[str, Any]:
     predictions = logits.argmax(1)
-    metadata = ModelRepository(storage.models, model_name).metadata(version)
-    reference = np.load(storage.models / model_name / str(version) / PREDICTIONS_FILE, allow_pickle=False)
+    repository = ModelRepository(storage.models, model_name)
+    metadata, reference = repository.metadata(version), repository.predictions(version)
     comparable = reference.shape == predictions.shape
     return {
         "accuracy": float(accuracy_score(labels, predictions)),

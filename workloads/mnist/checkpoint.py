@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is missing{target}: run the train stage")
     try:
         with explained(path, "read"):
+            _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint = Checkpoint(**{**content, "config": TrainConfig(**content["config"])})
         if checkpoint.format != FORMAT:
@@ -86,6 +88,16 @@ def load(path: Path) -> Checkpoint:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}): remove it and train again") from None
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """torch.load does not look at the archive's check sums: damaged weights would pass for weights."""
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is damaged or not a checkpoint; it was not executed: remove it and train again")
+    with zipfile.ZipFile(path) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise CheckpointError(f"{path} is damaged (wrong check sum in {wrong}): remove it and train again")
 
 
 def _check_weights(weights: dict[str, Tensor], path: Path) -> None:

@@ -125,7 +125,8 @@ class ModelRepository:
         """PyTorch's predictions for the test data, uint8 [N]."""
         path = self.version_directory(version) / PREDICTIONS_FILE
         try:
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.uint8)
+            with path.open("rb") as file:
+                return np.asarray(np.load(file, allow_pickle=False), dtype=np.uint8)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             raise ModelError(f"{path} is missing or damaged: remove version {version} or restore the file") from None
 
