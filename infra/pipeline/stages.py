@@ -25,6 +25,7 @@ class Stage:
     calls: str | None = None  # the server stage whose endpoint it is told
     other_code: tuple[str, ...] = ()  # files below workloads/ that it runs but does not import
     reads_dataset_dir: bool = False
+    produces: tuple[str, ...] = ()  # files below the storage without which it counts as not done
 
 
 def _prepare(settings: "Settings") -> Arguments:
@@ -75,9 +76,28 @@ def _report(settings: "Settings") -> Arguments:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage(name="prepare-data", script="prepare.py", needs=(), arguments=_prepare, reads_dataset_dir=True),
-    Stage(name="train", script="train.py", needs=("prepare-data",), arguments=_train),
-    Stage(name="export", script="export.py", needs=("train",), arguments=_export),
+    Stage(
+        name="prepare-data",
+        script="prepare.py",
+        needs=(),
+        arguments=_prepare,
+        reads_dataset_dir=True,
+        produces=("data/mnist/dataset.json",),
+    ),
+    Stage(
+        name="train",
+        script="train.py",
+        needs=("prepare-data",),
+        arguments=_train,
+        produces=("checkpoints/best_model.pth",),
+    ),
+    Stage(
+        name="export",
+        script="export.py",
+        needs=("train",),
+        arguments=_export,
+        produces=("models/{model}/config.pbtxt",),
+    ),
     Stage(
         name="triton",
         script="serving/launch.py",
@@ -86,13 +106,21 @@ STAGES: tuple[Stage, ...] = (
         kind="server",
         other_code=("serving/onnxruntime/model.py",),
     ),
-    Stage(name="client", script="client.py", needs=("triton",), arguments=_client, calls="triton"),
+    Stage(
+        name="client",
+        script="client.py",
+        needs=("triton",),
+        arguments=_client,
+        calls="triton",
+        produces=("results/latest/results.json",),
+    ),
     Stage(
         name="report",
         script="report.py",
         needs=("client",),
         arguments=_report,
         other_code=("reporting/report.html.j2",),
+        produces=("results/latest/report.html",),
     ),
 )
 

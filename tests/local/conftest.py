@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
-import stack as stack_tool
 import yaml
+
+import stack as stack_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = "local"

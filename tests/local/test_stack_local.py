@@ -4,13 +4,11 @@ The tests of this file run in order on one stack: each goes on from what the one
 """
 
 import json
-import signal
 import socket
 import urllib.request
 
 import psutil
 import pytest
-
 from tests.local.conftest import Checkout, interrupt, wait_until
 
 # Small enough to train in seconds, good enough to pass a gate.
@@ -175,7 +173,7 @@ def test_a_killed_pulumi_leaves_no_stage_running_and_damaged_data_are_named(chec
     done = checkout.run("up")
     assert done.status != 0, "training on a truncated file must fail"
     assert_failed_cleanly(done.output, str(images), "damaged or truncated")
-    (checkout.storage / ".process/prepare-data.json").unlink()
+    (checkout.storage / "data/mnist/dataset.json").unlink()
     assert checkout.run("up").status == 0, "preparing the data again must mend it"
 
 

@@ -70,6 +70,7 @@ class LocalTarget:
             fingerprint=self._fingerprint(stage),
             directory=str(self.path),
             after=runs,
+            produces=[str(self.path / name.format(model=self.settings.model_name)) for name in stage.produces],
             opts=opts,
         )
         self.jobs[stage.name] = job
