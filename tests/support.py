@@ -5,6 +5,7 @@ import io
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,5 +89,15 @@ def free_ports(count: int) -> list[int]:
 
 def gone(processes: list[psutil.Process], patience: float = 15.0) -> list[int]:
     """Wait for the processes to end; the ids of those that live on."""
-    _, alive = psutil.wait_procs(processes, timeout=patience)
-    return [process.pid for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    deadline = time.monotonic() + patience
+    while (alive := [process for process in processes if _is_alive(process)]) and time.monotonic() < deadline:
+        psutil.wait_procs(alive, timeout=0.05)
+    return [process.pid for process in alive]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Orphans that ended count as ended, also before the machine's init has collected them."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
