@@ -162,8 +162,8 @@ def test_a_killed_pulumi_leaves_no_stage_running_and_damaged_data_are_named(chec
     process = checkout.start("up")
     wait_until(lambda: _new_progress(checkout, seen), 120, "training runs")
     for child in psutil.Process(process.pid).children(recursive=True):
-        if child.name() == "pulumi":
-            child.kill()
+        if "language" in " ".join(child.cmdline()) or child.name() == "pulumi":
+            child.kill()  # the engine and the program's host, not the provider and its stage
     process.communicate(timeout=60)
     wait_until(lambda: not _training(checkout), 60, "the training ends when nobody is left to watch it")
     checkout.pulumi("cancel", "--yes")
