@@ -69,7 +69,7 @@ def test_a_missing_libpython_is_named_with_its_package(monkeypatch: pytest.Monke
 
 
 def test_another_machine_is_told_where_the_slim_triton_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert "Linux on x86-64" in runtime.problems()[0], "what it needs must be named"
 
 
