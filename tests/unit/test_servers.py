@@ -59,7 +59,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     }
     yield values
     servers.stop_server(values)
-    gc.collect()  # urllib's errors keep what started the server in a cycle: its warning belongs here, where it is ignored
+    gc.collect()  # an error of urllib keeps what started the server in a cycle; its warning is ignored here only
 
 
 def start(inputs: dict[str, Any], said: list[str] | None = None, timeout: float = 30) -> dict[str, Any]:
