@@ -21,6 +21,10 @@ def settings(**changes: str) -> Settings:
     return load_settings({**defaults(), **{f"mnist:{key}": value for key, value in changes.items()}}, {})
 
 
+def local(**changes: str) -> Settings:
+    return settings(platform="local", **changes)
+
+
 def refused(**changes: str) -> str:
     with pytest.raises(ConfigurationError) as caught:
         settings(**changes)
@@ -36,7 +40,7 @@ def test_the_defaults_are_valid() -> None:
 
 def test_pulumi_yaml_and_the_settings_name_the_same_keys() -> None:
     named = {key.removeprefix("mnist:") for key in defaults()}
-    fields = {to_camel(name) for name in Settings.model_fields}
+    fields = {to_camel(name) for name in Settings.model_fields} - {"kubeContext"}  # kubernetes:context
     assert named - fields == set(), "every key of Pulumi.yaml is read"
     assert fields - named == set(), "every setting has a default in Pulumi.yaml"
 
@@ -50,6 +54,11 @@ def test_every_key_of_pulumi_yaml_says_what_it_is_for() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "accepted"),
     [
+        ("namespace", "Job_NS", "match pattern"),
+        ("registry", "http://localhost:5000", "match pattern"),
+        ("tritonReplicas", "0", "greater than or equal to 1"),
+        ("trainMemory", "4 GB", "match pattern"),
+        ("serviceType", "Ingress", "'ClusterIP', 'NodePort' or 'LoadBalancer'"),
         ("platform", "docker", "'kubernetes' or 'local'"),
         ("runThrough", "deploy", "prepare-data, train, export, triton, client, report"),
         ("dataset", "fashion", "'mnist', 'digits', 'custom' or 'auto'"),
@@ -126,12 +135,35 @@ def test_other_namespaces_are_left_alone() -> None:
 
 
 def test_mnist_dir_is_the_default_of_dataset_dir() -> None:
-    assert load_settings(defaults(), {"MNIST_DIR": "/data/mnist"}).dataset_dir == "/data/mnist", "taken when unset"
+    config = {**defaults(), "mnist:platform": "local"}
+    assert load_settings(config, {"MNIST_DIR": "/data/mnist"}).dataset_dir == "/data/mnist", "taken when unset"
+
+
+def test_mnist_dir_is_not_for_pods() -> None:
+    assert load_settings(defaults(), {"MNIST_DIR": "/data/mnist"}).dataset_dir == "", "they cannot read this machine"
+    assert "use datasetUrl" in refused(datasetDir="/data/mnist"), "the way out is named"
 
 
 def test_dataset_dir_wins_over_mnist_dir() -> None:
-    config = {**defaults(), "mnist:datasetDir": "/mine"}
+    config = {**defaults(), "mnist:platform": "local", "mnist:datasetDir": "/mine"}
     assert load_settings(config, {"MNIST_DIR": "/data/mnist"}).dataset_dir == "/mine", "configuration comes first"
+
+
+def test_the_context_is_kubernetes_own_key() -> None:
+    loaded = load_settings({**defaults(), "kubernetes:context": "minikube"}, {})
+    assert loaded.kube_context == "minikube", "as Pulumi's provider has it"
+
+
+def test_lists_are_read_as_pulumi_hands_them_over() -> None:
+    loaded = settings(buildArgs='["TORCH_BACKEND=cpu", "A=b=c"]', clientNamespaces='["apps"]')
+    assert loaded.build_args == ("TORCH_BACKEND=cpu", "A=b=c"), "JSON"
+    assert "mnist:buildArgs" in refused(buildArgs='["no-value"]'), "an entry without = is refused"
+
+
+def test_a_registry_password_is_never_shown() -> None:
+    assert "hunter2" not in refused(registryPassword="hunter2"), "not in an error"
+    loaded = settings(registryUser="me", registryPassword="hunter2")
+    assert "hunter2" not in repr(loaded), "nor where the settings are printed"
 
 
 def test_custom_needs_a_source() -> None:
@@ -142,11 +174,11 @@ def test_custom_needs_a_source() -> None:
 
 @pytest.mark.parametrize("source", [{"datasetDir": "/mine"}, {"datasetUrl": "https://example.org/mnist"}])
 def test_custom_with_a_source_is_accepted(source: dict[str, str]) -> None:
-    assert settings(dataset="custom", **source).dataset == "custom", "either source will do"
+    assert local(dataset="custom", **source).dataset == "custom", "either source will do"
 
 
 def test_relative_paths_count_from_the_root_of_the_project() -> None:
-    loaded = settings(storageDir="elsewhere", datasetDir="../mnist")
+    loaded = local(storageDir="elsewhere", datasetDir="../mnist")
     assert loaded.storage_path("local") == ROOT / "elsewhere", "not from where one stands"
     assert loaded.dataset_path() == ROOT.parent / "mnist", "not from where one stands"
 

@@ -1,6 +1,5 @@
 """Where the stages run: one seam, one module for each platform."""
 
-from pipeline.errors import ConfigurationError
 from pipeline.settings import Settings
 from pipeline.targets.base import Target
 
@@ -11,4 +10,6 @@ def target_for(settings: Settings, stack: str) -> Target:
         from pipeline.targets.local import LocalTarget
 
         return LocalTarget(settings, stack)
-    raise ConfigurationError("mnist:platform is 'kubernetes': this version runs on 'local' only; use stack local")
+    from pipeline.targets.kubernetes import KubernetesTarget
+
+    return KubernetesTarget(settings, stack)

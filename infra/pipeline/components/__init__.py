@@ -1,0 +1,1 @@
+"""What the Kubernetes target is made of, one component a module."""

@@ -1,0 +1,86 @@
+"""What all pods have in common: labels, and a security context that passes Pod Security *restricted*."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+UID = 1000
+STORAGE_PATH = "/storage"
+PART_OF = "mnist-triton"
+PYTHON = "/opt/venv/bin/python"
+APP = "/app"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Requests and limits of one container; memory in Kubernetes' notation."""
+
+    cpu: str
+    memory: str
+
+
+def labels(name: str, component: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": name,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/part-of": PART_OF,
+        "app.kubernetes.io/managed-by": "pulumi",
+    }
+
+
+def selector(name: str) -> dict[str, str]:
+    """The labels that find a workload's pods; unlike the others they can never change."""
+    return {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": PART_OF}
+
+
+def pod_security() -> k8s.core.v1.PodSecurityContextArgs:
+    return k8s.core.v1.PodSecurityContextArgs(
+        run_as_non_root=True,
+        run_as_user=UID,
+        run_as_group=UID,
+        fs_group=UID,  # volumes of most storage classes become writable for us by it
+        fs_group_change_policy="OnRootMismatch",
+        seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault"),
+    )
+
+
+def container_security() -> k8s.core.v1.SecurityContextArgs:
+    return k8s.core.v1.SecurityContextArgs(
+        allow_privilege_escalation=False,
+        read_only_root_filesystem=True,
+        run_as_non_root=True,
+        capabilities=k8s.core.v1.CapabilitiesArgs(drop=["ALL"]),
+        seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault"),
+    )
+
+
+def requirements(resources: Resources) -> k8s.core.v1.ResourceRequirementsArgs:
+    """Limits equal requests: threads follow from the CPU limit, and memory is not overcommitted."""
+    amounts = {"cpu": resources.cpu, "memory": resources.memory}
+    return k8s.core.v1.ResourceRequirementsArgs(requests=amounts, limits=amounts)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> list[k8s.core.v1.EnvVarArgs]:
+    values = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **(extra or {})}
+    return [k8s.core.v1.EnvVarArgs(name=name, value=value) for name, value in values.items()]
+
+
+def storage_mount(read_only: bool = False) -> k8s.core.v1.VolumeMountArgs:
+    return k8s.core.v1.VolumeMountArgs(name="storage", mount_path=STORAGE_PATH, read_only=read_only)
+
+
+def storage_volume(claim: pulumi.Input[str], read_only: bool = False) -> k8s.core.v1.VolumeArgs:
+    source = k8s.core.v1.PersistentVolumeClaimVolumeSourceArgs(claim_name=claim, read_only=read_only)
+    return k8s.core.v1.VolumeArgs(name="storage", persistent_volume_claim=source)
+
+
+def scratch_mounts(paths: Mapping[str, str]) -> list[k8s.core.v1.VolumeMountArgs]:
+    """Writable directories beside the read-only root, by volume name."""
+    return [k8s.core.v1.VolumeMountArgs(name=name, mount_path=path) for name, path in paths.items()]
+
+
+def scratch_volume(name: str, size: str, in_memory: bool = False) -> k8s.core.v1.VolumeArgs:
+    source = k8s.core.v1.EmptyDirVolumeSourceArgs(size_limit=size, medium="Memory" if in_memory else None)
+    return k8s.core.v1.VolumeArgs(name=name, empty_dir=source)

@@ -1,0 +1,111 @@
+"""A stage as a Kubernetes Job."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from pipeline.components.pods import (
+    PYTHON,
+    Resources,
+    container_security,
+    environment,
+    labels,
+    pod_security,
+    requirements,
+    scratch_mounts,
+    scratch_volume,
+    selector,
+    storage_mount,
+    storage_volume,
+)
+
+BACKOFF_LIMIT = 2  # a training resumes from its checkpoint; a wrong setting fails the same way twice, soon
+SCRATCH = "256Mi"
+GRACE_SECONDS = 30  # a training writes a last checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageJobArgs:
+    """A Job's own part; all Jobs share the rest.
+
+    Attributes:
+        command: Script in the image and its options.
+        revision: Names what the stage runs and what ran before it: another one replaces the Job.
+        timeout_minutes: After so many the Job fails.
+    """
+
+    namespace: str
+    claim: str
+    image: pulumi.Input[str]
+    command: Sequence[pulumi.Input[str]]
+    revision: pulumi.Input[str]
+    resources: Resources
+    timeout_minutes: int
+    pull_secret: str | None
+    environment: Mapping[str, str] | None = None
+
+
+class StageJob(pulumi.ComponentResource):
+    """Runs a stage's script to completion; Pulumi waits for it, and replaces it when anything about it changes."""
+
+    def __init__(self, name: str, args: StageJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mnist:pipeline:StageJob", name, None, opts)
+        minutes = args.timeout_minutes
+        self.job = k8s.batch.v1.Job(
+            f"{name}-job",
+            metadata=k8s.meta.v1.ObjectMetaArgs(
+                name=name,
+                namespace=args.namespace,
+                labels=labels(name, "stage"),
+                # A failed Job would otherwise only be waited for again by every later `up`.
+                annotations={"pulumi.com/replaceUnready": "true"},
+            ),
+            spec=k8s.batch.v1.JobSpecArgs(
+                backoff_limit=BACKOFF_LIMIT,
+                active_deadline_seconds=minutes * 60,
+                template=_pod(name, args),
+            ),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # A little later than the Job's own deadline, whose message says more.
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{minutes + 5}m", update=f"{minutes + 5}m", delete="5m"),
+                delete_before_replace=True,  # the name is fixed
+                depends_on=opts.depends_on if opts is not None else None,
+            ),
+        )
+        self.register_outputs({"name": name})
+
+
+def _pod(name: str, args: StageJobArgs) -> k8s.core.v1.PodTemplateSpecArgs:
+    secrets = [k8s.core.v1.LocalObjectReferenceArgs(name=args.pull_secret)] if args.pull_secret else None
+    return k8s.core.v1.PodTemplateSpecArgs(
+        metadata=k8s.meta.v1.ObjectMetaArgs(
+            labels={**labels(name, "stage"), **selector(name)},
+            annotations={"mnist-triton/revision": args.revision},
+        ),
+        spec=k8s.core.v1.PodSpecArgs(
+            restart_policy="Never",
+            service_account_name=name,
+            automount_service_account_token=False,
+            enable_service_links=False,
+            termination_grace_period_seconds=GRACE_SECONDS,
+            security_context=pod_security(),
+            image_pull_secrets=secrets,
+            containers=[
+                k8s.core.v1.ContainerArgs(
+                    name=name,
+                    image=args.image,
+                    command=[PYTHON],
+                    args=list(args.command),
+                    env=environment(args.environment),
+                    resources=requirements(args.resources),
+                    security_context=container_security(),
+                    termination_message_policy="FallbackToLogsOnError",  # so that `up` can show the reason
+                    volume_mounts=[storage_mount(), *scratch_mounts({"tmp": "/tmp"})],
+                )
+            ],
+            volumes=[storage_volume(args.claim), scratch_volume("tmp", SCRATCH)],
+        ),
+    )

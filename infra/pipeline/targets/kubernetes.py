@@ -1,0 +1,203 @@
+"""Stages as Jobs, a Deployment and what they need, on a Kubernetes cluster."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from pipeline.cluster import connect
+from pipeline.components import triton as triton_ports
+from pipeline.components.images import Images, ImagesArgs
+from pipeline.components.pods import APP, PYTHON, STORAGE_PATH, Resources
+from pipeline.components.stage_job import StageJob, StageJobArgs
+from pipeline.components.triton import Triton, TritonArgs
+from pipeline.components.workspace import CLAIM, PULL_SECRET, Workspace, WorkspaceArgs
+from pipeline.settings import ROOT, Settings
+from pipeline.stages import STAGES, Stage
+
+WORKLOADS = ROOT / "workloads"
+TRAINING_IMAGE, CLIENT_IMAGE, TRITON_IMAGE = "tr-ex-job", "client-job", "triton"
+IMAGE_OF = {
+    "prepare-data": TRAINING_IMAGE,
+    "train": TRAINING_IMAGE,
+    "export": TRAINING_IMAGE,
+    "triton": TRITON_IMAGE,
+    "client": CLIENT_IMAGE,
+    "report": CLIENT_IMAGE,
+}
+NGC_IMAGE = "nvcr.io/nvidia/tritonserver:23.04-py3"
+# What the light stages need; train's and Triton's are settings.
+LIGHT = Resources(cpu="1", memory="1Gi")
+EXPORT = Resources(cpu="2", memory="3Gi")
+
+
+class KubernetesTarget:
+    """Declares images and workspace at once, then each stage on them.
+
+    Raises:
+        ConfigurationError: the cluster is not named, unknown, or does not answer.
+    """
+
+    def __init__(self, settings: Settings, stack: str, kubeconfig: str | None = None) -> None:
+        self.settings = settings
+        self.cluster = connect(settings.kube_context)
+        provider = k8s.Provider(
+            "cluster",
+            context=self.cluster.context,
+            kubeconfig=kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config"),
+        )
+        self._on_cluster = pulumi.ResourceOptions(providers={"kubernetes": provider})
+        self.images = Images("images", self._images_args())
+        self.workspace = Workspace("workspace", self._workspace_args(), self._on_cluster)
+        self.triton: Triton | None = None
+        self.revisions: dict[str, pulumi.Output[str]] = {}
+
+    def add(self, stage: Stage, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        opts = pulumi.ResourceOptions.merge(
+            self._on_cluster, pulumi.ResourceOptions(depends_on=[self.images, self.workspace, *after])
+        )
+        command = self._command(stage)
+        image = self._image(stage)
+        upstream = [self.revisions[need] for need in stage.needs]
+        # Names this run of the stage: what it runs, and what ran before it. A new one replaces the Job.
+        self.revisions[stage.name] = pulumi.Output.all(image, *command, *upstream).apply(_digest)
+        if stage.kind == "server":
+            self.triton = Triton(stage.name, self._triton_args(stage, image, command), opts)
+            return self.triton
+        return StageJob(
+            stage.name,
+            StageJobArgs(
+                namespace=self.settings.namespace,
+                claim=CLAIM,
+                image=image,
+                command=command,
+                revision=self.revisions[stage.name],
+                resources=self._resources(stage),
+                timeout_minutes=self.settings.stage_timeout_minutes,
+                pull_secret=self._pull_secret,
+            ),
+            opts,
+        )
+
+    def outputs(self) -> Mapping[str, Any]:
+        names = {"triton_endpoint": "grpc", "triton_http_endpoint": "http", "triton_metrics_endpoint": "metrics"}
+        endpoints = {}
+        if self.triton is not None:
+            endpoints = {output: self._endpoint(self.triton.service, port) for output, port in names.items()}
+        report = {"report": f"{STORAGE_PATH}/results/latest/report.html"} if "report" in self.revisions else {}
+        return {
+            **endpoints,
+            "model_name": self.settings.model_name,
+            "storage": CLAIM,
+            "namespace": self.settings.namespace,
+            **report,
+        }
+
+    def _endpoint(self, service: k8s.core.v1.Service, port: str) -> pulumi.Output[str]:
+        """Where the stack's user reaches the port, as far as the service type allows."""
+        number = triton_ports.PORTS[port]
+        match self.settings.service_type:
+            case "NodePort":
+                node = self.cluster.node_address
+                return service.spec.ports.apply(
+                    lambda ports: f"{node}:{next(entry.node_port for entry in ports if entry.name == port)}"
+                )
+            case "LoadBalancer":
+                return service.status.load_balancer.ingress.apply(
+                    lambda ingress: f"{ingress[0].ip or ingress[0].hostname}:{number}"
+                )
+            case _:
+                return pulumi.Output.from_input(f"{self._service_host}:{number}")
+
+    @property
+    def _service_host(self) -> str:
+        return f"triton.{self.settings.namespace}.svc.cluster.local"
+
+    @property
+    def _pull_secret(self) -> str | None:
+        return PULL_SECRET if self.settings.registry_user else None
+
+    def _command(self, stage: Stage) -> list[str]:
+        options = {"storage": STORAGE_PATH, **stage.arguments(self.settings)}
+        if stage.name == "export":
+            options["serving-cpus"] = str(self.settings.serving_cpus)
+        if stage.calls is not None:
+            options["endpoint"] = f"{self._service_host}:{triton_ports.GRPC}"
+        return [f"{APP}/{stage.script}", *(f"--{key}={value}" for key, value in options.items())]
+
+    def _image(self, stage: Stage) -> pulumi.Output[str]:
+        if stage.kind == "server" and self.settings.triton_image != "slim":
+            chosen = self.settings.triton_image
+            return pulumi.Output.from_input(NGC_IMAGE if chosen == "ngc" else chosen)
+        return self.images.digest(IMAGE_OF[stage.name])
+
+    def _resources(self, stage: Stage) -> Resources:
+        if stage.name == "train":
+            return Resources(cpu=str(self.settings.train_cpus), memory=self.settings.train_memory)
+        return EXPORT if stage.name == "export" else LIGHT
+
+    def _triton_args(self, stage: Stage, image: pulumi.Output[str], command: list[str]) -> TritonArgs:
+        slim = self.settings.triton_image == "slim"
+        native = [
+            f"--model-repository={STORAGE_PATH}/models",
+            "--model-control-mode=none",
+            "--strict-readiness=true",
+            "--exit-timeout-secs=10",
+        ]
+        return TritonArgs(
+            namespace=self.settings.namespace,
+            claim=CLAIM,
+            image=image,
+            command=[PYTHON] if slim else ["tritonserver"],
+            arguments=command if slim else native,
+            revision=self.revisions[stage.name],
+            replicas=self.settings.triton_replicas,
+            resources=Resources(cpu=str(self.settings.serving_cpus), memory=self.settings.triton_memory),
+            service_type=self.settings.service_type,
+            timeout_minutes=self.settings.stage_timeout_minutes,
+            pull_secret=self._pull_secret,
+        )
+
+    def _images_args(self) -> ImagesArgs:
+        names = (TRAINING_IMAGE, CLIENT_IMAGE, *((TRITON_IMAGE,) if self.settings.triton_image == "slim" else ()))
+        return ImagesArgs(
+            names=names,
+            registry=self.settings.registry,
+            context=WORKLOADS,
+            network=self.settings.build_network,
+            build_args=dict(entry.split("=", 1) for entry in self.settings.build_args),
+            user=self.settings.registry_user,
+            password=self._registry_password(),
+        )
+
+    def _workspace_args(self) -> WorkspaceArgs:
+        password = self._registry_password()
+        server = self.settings.registry.partition("/")[0]
+        return WorkspaceArgs(
+            namespace=self.settings.namespace,
+            workloads=[stage.name for stage in STAGES],
+            server="triton",
+            downloads="prepare-data",
+            clients=[stage.name for stage in STAGES if stage.calls == "triton"],
+            client_namespaces=self.settings.client_namespaces,
+            storage_class=self.settings.storage_class,
+            storage_size=self.settings.storage_size,
+            access_mode="ReadWriteMany" if self.settings.triton_replicas > 1 else "ReadWriteOnce",
+            keep_data=self.settings.keep_data,
+            operators=self.settings.operators_group,
+            pull_secret=(server, self.settings.registry_user, password) if password is not None else None,
+        )
+
+    def _registry_password(self) -> pulumi.Output[str] | None:
+        if not self.settings.registry_user:
+            return None
+        return pulumi.Output.secret(self.settings.registry_password.get_secret_value())
+
+
+def _digest(parts: Sequence[str]) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
