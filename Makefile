@@ -2,9 +2,12 @@
 STACK ?= local
 PYTHON ?= python3
 STACKS = .venv/bin/python tools/stack.py
+CLUSTER = .venv/bin/python tools/cluster.py
+MINIKUBE_CPUS ?= 4
+MINIKUBE_MEMORY ?= 8g
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev up down output report env lint test constraints clean
+.PHONY: help setup setup-dev up down output report inspect logs minikube env lint test test-cluster constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,8 +27,18 @@ down: setup ## take it down (pulumi destroy) [STACK=local]
 output: ## print the Triton endpoint, that alone [STACK=local]
 	@$(STACKS) output $(STACK)
 
-report: ## name the HTML report of the last run [STACK=local]
-	@$(STACKS) report $(STACK)
+report: ## fetch and name the HTML report of the last run [STACK=local]
+	@$(if $(filter local,$(STACK)),$(STACKS),$(CLUSTER)) report $(STACK)
+
+inspect: ## a shell in a pod that mounts the claim read-only [STACK=dev]
+	@$(CLUSTER) inspect $(STACK)
+
+logs: ## fetch the stages' logs out of the claim [STACK=dev]
+	@$(CLUSTER) logs $(STACK)
+
+minikube: ## start minikube as stack dev needs it
+	@command -v minikube >/dev/null || { echo "error: minikube is missing: https://minikube.sigs.k8s.io/docs/start" >&2; exit 1; }
+	@minikube start --driver=docker --cpus=$(MINIKUBE_CPUS) --memory=$(MINIKUBE_MEMORY) --addons=registry
 
 env: ## print what to eval for using `pulumi` by hand: eval "$$(make env)"
 	@$(STACKS) env $(STACK)
@@ -35,11 +48,15 @@ lint: setup-dev ## ruff and mypy --strict
 	@.venv/bin/mypy
 
 test: lint ## all tests that need no cluster
-	@.venv/bin/python -m pytest tests
+	@.venv/bin/python -m pytest tests --ignore tests/cluster
+
+test-cluster: setup-dev ## the tests on a real cluster (KUBECONFIG, Docker, Pulumi's kubernetes and docker plugins)
+	@.venv/bin/python -m pytest tests/cluster
 
 constraints: setup-dev ## pin anew what the requirements bring along
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
 	  requirements.txt requirements-dev.txt --upgrade --output-file constraints.txt
+	@for image in tr-ex-job client-job triton; do .venv/bin/python tools/lock_image.py $$image; done
 	@sed -i '1i # What requirements.txt and requirements-dev.txt bring along, pinned. Made by: make constraints' constraints.txt
 
 clean: ## remove what set-up made (not the storage, not the state)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.local.conftest import Checkout
+from tests.checkout import Checkout
 
 MNIST_DIR = os.environ.get("MNIST_DIR", "")
 

@@ -9,7 +9,7 @@ import urllib.request
 
 import psutil
 import pytest
-from tests.local.conftest import Checkout, interrupt, wait_until
+from tests.checkout import Checkout, interrupt, wait_until
 
 # Small enough to train in seconds, good enough to pass a gate.
 QUICK = {"dataset": "digits", "epochs": 4, "batchSize": 64, "minAccuracy": "0.8", "keepData": "true"}

@@ -1,0 +1,127 @@
+"""Stack dev on a real cluster: up with full MNIST, unchanged up, changes, the claim, kept data, down.
+
+The tests of this file run in order on one stack: each goes on from what the one before left.
+"""
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.checkout import Checkout, Done
+
+NAMESPACE = os.environ.get("TEST_NAMESPACE", "mnist-test")
+STAGES = ["prepare-data", "train", "export", "triton", "client", "report"]
+
+
+def settings(mnist_url: str, **changes: Any) -> dict[str, Any]:
+    """`BUILD_NETWORK` is for Docker daemons whose default network reaches nothing."""
+    network = {"buildNetwork": os.environ["BUILD_NETWORK"]} if os.environ.get("BUILD_NETWORK") else {}
+    return {"namespace": NAMESPACE, "datasetUrl": mnist_url, "minAccuracy": "0.985", **network, **changes}
+
+
+def kubectl(dev: Checkout, *arguments: str) -> Any:
+    context = dev.pulumi("config", "get", "kubernetes:context").output.strip()
+    done = subprocess.run(
+        ["kubectl", "--context", context, "--namespace", NAMESPACE, *arguments, "--output=json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def uids(dev: Checkout) -> dict[str, str]:
+    """Which object each stage is: a Job's uid, the Deployment's revision."""
+    found = {item["metadata"]["name"]: item["metadata"]["uid"] for item in kubectl(dev, "get", "jobs")["items"]}
+    for item in kubectl(dev, "get", "deployments")["items"]:
+        found[item["metadata"]["name"]] = item["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+    return found
+
+
+def tool(dev: Checkout, command: str) -> Done:
+    done = subprocess.run(
+        [dev.root / ".venv/bin/python", "tools/cluster.py", command, dev.stack],
+        cwd=dev.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout + done.stderr)
+
+
+def test_an_unknown_context_is_refused_before_anything_is_created(dev: Checkout, mnist_url: str) -> None:
+    dev.configure(**settings(mnist_url))
+    assert dev.pulumi("stack", "select", "--create", dev.stack).status == 0
+    known = dev.pulumi("config", "get", "kubernetes:context").output.strip()
+    dev.pulumi("config", "set", "kubernetes:context", "no-such-cluster")
+    done = dev.run("up")
+    dev.pulumi("config", "set", "kubernetes:context", known)
+    assert done.status != 0
+    assert "kubernetes:context is 'no-such-cluster'" in done, done.output
+    assert "Traceback" not in done, done.output
+
+
+def test_up_trains_serves_and_verifies_full_mnist(dev: Checkout, mnist_url: str) -> None:
+    dev.configure(**settings(mnist_url))
+    done = dev.run("up")
+    assert done.status == 0, done.output
+    assert set(uids(dev)) == set(STAGES), "every stage must be there"
+    fetched = tool(dev, "report")
+    assert fetched.status == 0, fetched.output
+    results = json.loads((dev.root / "storage/dev/results/latest/results.json").read_text())
+    assert results["accuracy"] >= 0.985, "one epoch must reach 98.5 % served through Triton"
+    assert results["equal_to_pytorch"] == results["test_images"] == 10_000, "every prediction must be PyTorch's"
+    assert "<svg" in (dev.root / "storage/dev/results/latest/report.html").read_text(), "the report must be fetched"
+
+
+def test_the_logs_are_fetched_out_of_the_claim(dev: Checkout) -> None:
+    done = tool(dev, "logs")
+    assert done.status == 0, done.output
+    for stage in ("train", "export", "client"):
+        assert f"{stage}.log" in done, done.output
+
+
+def test_an_unchanged_up_changes_nothing(dev: Checkout) -> None:
+    before = uids(dev)
+    done = dev.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    assert done.status == 0, done.output
+    assert uids(dev) == before, "no object may be replaced"
+
+
+def test_a_client_change_runs_only_the_client_and_the_report(dev: Checkout) -> None:
+    before = uids(dev)
+    dev.edit("workloads/client.py", lambda code: code + "# changed\n")
+    done = dev.run("up")
+    assert done.status == 0, done.output
+    after = uids(dev)
+    changed = [stage for stage in STAGES if before[stage] != after[stage]]
+    assert changed == ["client", "report"], "both are of the client's image, nothing else is"
+
+
+def test_a_training_change_runs_all_after_it(dev: Checkout, mnist_url: str) -> None:
+    before = uids(dev)
+    dev.configure(**settings(mnist_url, seed=2))
+    done = dev.run("up")
+    assert done.status == 0, done.output
+    after = uids(dev)
+    changed = [stage for stage in STAGES if before[stage] != after[stage]]
+    assert changed == STAGES[1:], "all but prepare-data"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_destroy_leaves_the_data_only_if_asked(dev: Checkout, mnist_url: str, keep: bool) -> None:
+    dev.configure(**settings(mnist_url, seed=2, keepData=str(keep).lower(), runThrough="prepare-data"))
+    assert dev.run("up").status == 0, "the setting must be taken over"
+    assert dev.run("down").status == 0, "destroy must succeed"
+    context = dev.pulumi("config", "get", "kubernetes:context").output.strip()
+    command = ["kubectl", "--context", context, "get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if not keep:
+        assert found == "", "nothing may be left"
+        return
+    claims = [item["metadata"]["name"] for item in kubectl(dev, "get", "persistentvolumeclaims")["items"]]
+    assert claims == ["model-log"], "the claim must stay"
+    assert kubectl(dev, "get", "jobs,deployments,services,pods")["items"] == [], "and nothing else"
