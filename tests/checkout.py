@@ -16,7 +16,7 @@ import yaml
 
 import stack as stack_tool
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 UP_SECONDS = 600
 
 
