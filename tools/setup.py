@@ -128,9 +128,7 @@ def build_pulumi() -> None:
         raise SetupError(
             f"the Pulumi CLI is missing and its installer cannot be reached: install it ({PULUMI_HELP}) or Go"
         )
-    version = subprocess.run(
-        [go, "env", "GOVERSION"], capture_output=True, text=True, env=environment(), check=False
-    ).stdout
+    version = run([go, "env", "GOVERSION"], GO_ENVIRONMENT)
     if tuple(int(part) for part in version.strip().removeprefix("go").split(".")[:2]) < MIN_GO:
         raise SetupError(
             f"Go {MIN_GO[0]}.{MIN_GO[1]} or newer is needed to build the Pulumi CLI, found {version.strip()}"

@@ -163,7 +163,9 @@ def test_every_pod_meets_pod_security_restricted(dev: Declared) -> None:
             assert security["allowPrivilegeEscalation"] is False, name
             assert security["readOnlyRootFilesystem"] is True, name
             assert security["capabilities"] == {"drop": ["ALL"]}, name
-            assert container["resources"]["limits"] == container["resources"]["requests"], f"{name} has both, equal"
+            limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+            assert limits["memory"] == requests["memory"], f"{name}: memory must not be overcommitted"
+            assert limits["cpu"] and requests["cpu"], f"{name} must have both"
             assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", f"{name} must tell why it failed"
             assert container["image"].endswith(f"@{DIGEST}"), f"{name} must be pinned by digest"
 

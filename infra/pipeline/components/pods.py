@@ -7,6 +7,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 UID = 1000
+CPU_OVERCOMMIT = 4  # a container may use so many times the CPUs it asks the scheduler for
 STORAGE_PATH = "/storage"
 PART_OF = "mnist-triton"
 PYTHON = "/opt/venv/bin/python"
@@ -15,9 +16,9 @@ APP = "/app"
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Requests and limits of one container; memory in Kubernetes' notation."""
+    """Limits of one container; memory in Kubernetes' notation."""
 
-    cpu: str
+    cpus: int
     memory: str
 
 
@@ -57,9 +58,11 @@ def container_security() -> k8s.core.v1.SecurityContextArgs:
 
 
 def requirements(resources: Resources) -> k8s.core.v1.ResourceRequirementsArgs:
-    """Limits equal requests: threads follow from the CPU limit, and memory is not overcommitted."""
-    amounts = {"cpu": resources.cpu, "memory": resources.memory}
-    return k8s.core.v1.ResourceRequirementsArgs(requests=amounts, limits=amounts)
+    """Memory is not overcommitted; CPUs are, so that a rollout and its client fit on a node of two."""
+    return k8s.core.v1.ResourceRequirementsArgs(
+        requests={"cpu": f"{1000 * resources.cpus // CPU_OVERCOMMIT}m", "memory": resources.memory},
+        limits={"cpu": str(resources.cpus), "memory": resources.memory},
+    )
 
 
 def environment(extra: Mapping[str, str] | None = None) -> list[k8s.core.v1.EnvVarArgs]:

@@ -30,8 +30,8 @@ IMAGE_OF = {
 }
 NGC_IMAGE = "nvcr.io/nvidia/tritonserver:23.04-py3"
 # What the light stages need; train's and Triton's are settings.
-LIGHT = Resources(cpu="1", memory="1Gi")
-EXPORT = Resources(cpu="2", memory="3Gi")
+LIGHT = Resources(cpus=1, memory="1Gi")
+EXPORT = Resources(cpus=2, memory="3Gi")
 
 
 class KubernetesTarget:
@@ -136,7 +136,7 @@ class KubernetesTarget:
 
     def _resources(self, stage: Stage) -> Resources:
         if stage.name == "train":
-            return Resources(cpu=str(self.settings.train_cpus), memory=self.settings.train_memory)
+            return Resources(cpus=self.settings.train_cpus, memory=self.settings.train_memory)
         return EXPORT if stage.name == "export" else LIGHT
 
     def _triton_args(self, stage: Stage, image: pulumi.Output[str], command: list[str]) -> TritonArgs:
@@ -155,7 +155,7 @@ class KubernetesTarget:
             arguments=command if slim else native,
             revision=self.revisions[stage.name],
             replicas=self.settings.triton_replicas,
-            resources=Resources(cpu=str(self.settings.serving_cpus), memory=self.settings.triton_memory),
+            resources=Resources(cpus=self.settings.serving_cpus, memory=self.settings.triton_memory),
             service_type=self.settings.service_type,
             timeout_minutes=self.settings.stage_timeout_minutes,
             pull_secret=self._pull_secret,
