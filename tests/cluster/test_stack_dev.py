@@ -161,8 +161,15 @@ def test_a_training_change_runs_all_after_it(dev: Checkout, mnist_url: str) -> N
 def test_every_manifest_is_accepted_by_the_api_server(dev: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     """By server-side dry run, in a namespace that enforces Pod Security restricted."""
     context = dev.pulumi("config", "get", "kubernetes:context").output.strip()
-    options = {"tritonReplicas": "2", "operatorsGroup": "ops", "registryUser": "me", "registryPassword": "secret"}
-    declared = declare(monkeypatch, namespace=f"{NAMESPACE}-dry", clientNamespaces='["apps"]', **options)
+    declared = declare(
+        monkeypatch,
+        namespace=f"{NAMESPACE}-dry",
+        clientNamespaces='["apps"]',
+        tritonReplicas="2",
+        operatorsGroup="ops",
+        registryUser="me",
+        registryPassword="secret",
+    )
     manifests = [inputs for name, inputs in declared.inputs.items() if declared.types[name].startswith("kubernetes:")]
     namespace = [manifest for manifest in manifests if manifest["kind"] == "Namespace"]
     others = [manifest for manifest in manifests if manifest["kind"] != "Namespace"]
