@@ -91,7 +91,7 @@ class Load:
 
 def test_an_unknown_context_is_refused_before_anything_is_created(dev: Checkout, mnist_url: str) -> None:
     dev.configure(**settings(mnist_url))
-    assert dev.pulumi("stack", "select", "--create", dev.stack).status == 0
+    assert dev.pulumi("stack", "select", "--create").status == 0
     known = dev.pulumi("config", "get", "kubernetes:context").output.strip()
     dev.pulumi("config", "set", "kubernetes:context", "no-such-cluster")
     done = dev.run("up")

@@ -188,6 +188,10 @@ def test_triton_rolls_without_a_gap_and_reads_the_models_only(dev: Declared) -> 
     assert container["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
     assert container["startupProbe"]["httpGet"]["path"] == "/v2/health/live"
     assert container["lifecycle"]["preStop"]["exec"]["command"][0] == "sleep", "until the Service has let go of it"
+    drain = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert "--connection-seconds=10" in container["args"], "gRPC clients must move to the new pod by themselves"
+    assert drain > 11, "before the old pod is told to end, its connections must have aged out"
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain + 10, "Triton ends by itself"
     storage = next(mount for mount in container["volumeMounts"] if mount["name"] == "storage")
     assert storage["readOnly"] is True, "serving writes nothing"
 

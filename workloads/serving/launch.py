@@ -29,6 +29,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--model-name", default="resnet18_mnist")
     options.add_argument("--triton", type=Path, default=Path("/opt/triton"), help="the parts (%(default)s)")
     options.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
+    options.add_argument(
+        "--connection-seconds",
+        type=int,
+        default=0,
+        help="ask gRPC clients to connect anew after so long, which moves them to new pods of a Service; 0: never",
+    )
     options.add_argument("--grpc-port", type=int, default=8001)
     options.add_argument("--http-port", type=int, default=8000)
     options.add_argument("--metrics-port", type=int, default=8002)
@@ -60,6 +66,8 @@ def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
         f"--grpc-port={options.grpc_port}",
         f"--metrics-port={options.metrics_port}",
     ]
+    if options.connection_seconds:
+        command.append(f"--grpc-max-connection-age={options.connection_seconds * 1000}")
     sys.stdout.flush()
     os.execve(server, command, runtime.environment(options.triton))
 

@@ -22,8 +22,11 @@ from pipeline.components.pods import (
 
 GRPC, HTTP, METRICS = 8001, 8000, 8002
 PORTS = {"grpc": GRPC, "http": HTTP, "metrics": METRICS}
-DRAIN_SECONDS = 5  # until every node has taken the pod out of the Service
-GRACE_SECONDS = 45  # draining, then Triton's own exit timeout
+CONNECTION_SECONDS = 10  # gRPC clients connect anew after so long (give or take a tenth)
+# After SIGTERM Triton unloads its models but still answers on open connections, with errors. So before it, every node
+# takes the pod out of the Service, and every connection ages out and moves to another pod.
+DRAIN_SECONDS = CONNECTION_SECONDS + 5
+GRACE_SECONDS = DRAIN_SECONDS + 40
 STARTUP_SECONDS = 300
 
 

@@ -124,6 +124,8 @@ class KubernetesTarget:
         options = {"storage": STORAGE_PATH, **stage.arguments(self.settings)}
         if stage.name == "export":
             options["serving-cpus"] = str(self.settings.serving_cpus)
+        if stage.kind == "server":
+            options["connection-seconds"] = str(triton_ports.CONNECTION_SECONDS)
         if stage.calls is not None:
             options["endpoint"] = f"{self._service_host}:{triton_ports.GRPC}"
         return [f"{APP}/{stage.script}", *(f"--{key}={value}" for key, value in options.items())]
