@@ -15,7 +15,7 @@ import pytest
 from mnist.errors import ServerError
 from mnist.inference import ServedModel
 from tests.checkout import Checkout, Done
-from tests.unit.test_kubernetes import declare
+from tests.declared import declare
 
 NAMESPACE = os.environ.get("TEST_NAMESPACE", "mnist-test")
 STAGES = ["prepare-data", "train", "export", "triton", "client", "report"]
