@@ -3,6 +3,7 @@
 The tests of this file run in order on one stack: each goes on from what the one before left.
 """
 
+import contextlib
 import json
 import socket
 import urllib.request
@@ -162,8 +163,9 @@ def test_a_killed_pulumi_leaves_no_stage_running_and_damaged_data_are_named(chec
     process = checkout.start("up")
     wait_until(lambda: _new_progress(checkout, seen), 120, "training runs")
     for child in psutil.Process(process.pid).children(recursive=True):
-        if "language" in " ".join(child.cmdline()) or child.name() == "pulumi":
-            child.kill()  # the engine and the program's host, not the provider and its stage
+        with contextlib.suppress(psutil.NoSuchProcess):  # one may end because of another
+            if "language" in " ".join(child.cmdline()) or child.name() == "pulumi":
+                child.kill()  # the engine and the program's host, not the provider and its stage
     process.communicate(timeout=60)
     wait_until(lambda: not _training(checkout), 60, "the training ends when nobody is left to watch it")
     checkout.pulumi("cancel", "--yes")
