@@ -3,7 +3,6 @@
 python tools/cluster.py inspect|logs|report STACK
 """
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from stack import ROOT, StackError, outputs, pulumi_quietly
+from stack import ROOT, StackError, outputs, pulumi_quietly, run_command
 
 INSPECTOR = "inspector"
 LIVES_SECONDS = 3600
@@ -144,18 +143,5 @@ def report(stack: str) -> int:
     return 0
 
 
-def main() -> int:
-    commands = {"inspect": inspect, "logs": logs, "report": report}
-    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("command", choices=commands)
-    options.add_argument("stack")
-    arguments = options.parse_args()
-    try:
-        return commands[arguments.command](arguments.stack)
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command({"inspect": inspect, "logs": logs, "report": report}, __doc__))

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,9 @@ def print_summary(values: dict[str, Any]) -> None:
         print("\nTrained on scikit-learn's handwritten digits, NOT on MNIST.")
 
 
-def main() -> int:
-    commands = {"up": up, "down": down, "output": output, "report": report, "env": env}
-    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def run_command(commands: Mapping[str, Callable[[str], int]], description: str | None) -> int:
+    """Run the command that the command line names on the stack it names; a `StackError` is told in one line."""
+    options = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     options.add_argument("command", choices=commands)
     options.add_argument("stack")
     arguments = options.parse_args()
@@ -148,4 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command({"up": up, "down": down, "output": output, "report": report, "env": env}, __doc__))

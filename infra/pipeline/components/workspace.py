@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from pipeline.components.pods import PART_OF, labels
+from pipeline.components.pods import labels, selector
 
 CLAIM = "model-log"
 INSPECTOR = "inspector"
@@ -165,7 +165,7 @@ class Workspace(pulumi.ComponentResource):
                 )
             ]
         )
-        self._policy(self.args.downloads, _pods(self.args.downloads), egress=[dns, everywhere])
+        self._policy(self.args.downloads, selector(self.args.downloads), egress=[dns, everywhere])
         ports = [_port(number, "TCP") for number in TRITON_PORTS]
         callers = [_peer(client) for client in self.args.clients]
         callers += [
@@ -176,12 +176,12 @@ class Workspace(pulumi.ComponentResource):
         ]
         self._policy(
             self.args.server,
-            _pods(self.args.server),
+            selector(self.args.server),
             ingress=[k8s.networking.v1.NetworkPolicyIngressRuleArgs(from_=callers, ports=ports)],
         )
         for client in self.args.clients:
             to_server = k8s.networking.v1.NetworkPolicyEgressRuleArgs(to=[_peer(self.args.server)], ports=ports)
-            self._policy(client, _pods(client), egress=[dns, to_server])
+            self._policy(client, selector(client), egress=[dns, to_server])
 
     def _policy(
         self,
@@ -205,12 +205,10 @@ class Workspace(pulumi.ComponentResource):
         )
 
 
-def _pods(name: str) -> dict[str, str]:
-    return {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": PART_OF}
-
-
 def _peer(name: str) -> k8s.networking.v1.NetworkPolicyPeerArgs:
-    return k8s.networking.v1.NetworkPolicyPeerArgs(pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=_pods(name)))
+    return k8s.networking.v1.NetworkPolicyPeerArgs(
+        pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=selector(name))
+    )
 
 
 def _port(number: int, protocol: str) -> k8s.networking.v1.NetworkPolicyPortArgs:

@@ -1,5 +1,6 @@
 """Stages as Jobs, a Deployment and what they need, on a Kubernetes cluster."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -200,6 +201,4 @@ class KubernetesTarget:
 
 
 def _digest(parts: Sequence[str]) -> str:
-    import hashlib
-
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
