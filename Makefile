@@ -7,7 +7,7 @@ MINIKUBE_CPUS ?= 4
 MINIKUBE_MEMORY ?= 8g
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev up down output report inspect logs minikube env lint test test-cluster constraints clean
+.PHONY: help setup setup-dev up down output report versions inspect logs minikube env lint test test-cluster constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ output: ## print the Triton endpoint, that alone [STACK=local]
 
 report: ## fetch and name the HTML report of the last run [STACK=local]
 	@$(if $(filter local,$(STACK)),$(STACKS),$(CLUSTER)) report $(STACK)
+
+versions: ## list the published versions of the model [STACK=local]
+	@.venv/bin/python tools/versions.py versions $(STACK)
 
 inspect: ## a shell in a pod that mounts the claim read-only [STACK=dev]
 	@$(CLUSTER) inspect $(STACK)
@@ -53,11 +56,8 @@ test: lint ## all tests that need no cluster
 test-cluster: setup-dev ## the tests on a real cluster (KUBECONFIG, Docker, Pulumi's kubernetes and docker plugins)
 	@.venv/bin/python -m pytest tests/cluster
 
-constraints: setup-dev ## pin anew what the requirements bring along
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
-	  requirements.txt requirements-dev.txt --upgrade --output-file constraints.txt
-	@for image in tr-ex-job client-job triton; do .venv/bin/python tools/lock_image.py $$image; done
-	@sed -i '1i # What requirements.txt and requirements-dev.txt bring along, pinned. Made by: make constraints' constraints.txt
+constraints: setup-dev ## lock anew what is installed: versions and hashes
+	@.venv/bin/python tools/lock_packages.py
 
 clean: ## remove what set-up made (not the storage, not the state)
 	@rm -rf .venv .tools .cache .pulumi .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -96,10 +96,11 @@ def inspector(cluster: Cluster, claim: str) -> Iterator[None]:
         cluster.run("delete", "pod", INSPECTOR, "--ignore-not-found", "--wait=false")
 
 
-def fetch(cluster: Cluster, path: str, destination: Path) -> None:
+def fetch(cluster: Cluster, path: str, destination: Path, without: Sequence[str] = ()) -> None:
     """Copy a directory below /storage to this machine; links are followed, so that `latest` is a directory here."""
     destination.mkdir(parents=True, exist_ok=True)
-    command = cluster.command("exec", INSPECTOR, "--", "tar", "--dereference", "-c", "-C", f"/storage/{path}", ".")
+    options = ["--dereference", *(f"--exclude={name}" for name in without)]
+    command = cluster.command("exec", INSPECTOR, "--", "tar", *options, "-c", "-C", f"/storage/{path}", ".")
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         _extract(process.stdout, destination)

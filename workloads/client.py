@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from mnist.data import CLASSES, Images, Labels, load
 from mnist.errors import GateError
 from mnist.inference import Load, Pixels, ServedModel, confidences, measure_one_by_one
 from mnist.repository import MAX_BATCH_SIZE, ModelRepository
-from mnist.storage import Storage, new_run, replace_link, write_atomic
+from mnist.rollback import last_good, roll_back
+from mnist.storage import RESULTS_FILE, Storage, new_run, replace_link, write_atomic
 
 SINGLES = 1000  # single-image requests, one after the other
 CONCURRENCIES = (4, 16)
@@ -43,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--model-name", default="resnet18_mnist")
     options.add_argument("--min-accuracy", type=float, default=0.97, help="0..1")
     options.add_argument("--max-latency-ms", type=float, default=0.0, help="of p99 with single images; 0: any")
+    options.add_argument(
+        "--auto-rollback",
+        choices=("true", "false"),
+        default="false",
+        help="go back to the last good version on failure",
+    )
     options.add_argument("--deadline", type=float, default=120.0, help="seconds to wait for readiness")
     return options
 
@@ -73,9 +81,35 @@ def check(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
     results["verdict"] = "; ".join(failures) or "passed"
     run = _write(storage, results, loads, images, labels)
     _tell(results, log)
+    repository = ModelRepository(storage.models, options.model_name)
     if failures:
-        raise GateError(f"{results['verdict']}; results: {run / 'results.json'}")
+        way_back = _way_back(options, storage, repository, version)
+        raise GateError(
+            f"{options.model_name} version {version}: {results['verdict']}; {way_back}; results: {run / RESULTS_FILE}"
+        )
+    _tell_what_is_newer(repository, version, log)
     return {"run": run.name, "accuracy": results["accuracy"], "served_version": version}
+
+
+def _way_back(options: argparse.Namespace, storage: Storage, repository: ModelRepository, failed: int) -> str:
+    """What to say of the last good version, having gone back to it if that is wanted."""
+    good = last_good(storage, repository, failed, lambda results: not _failures(results, options))
+    if good is None:
+        return "no other kept version has passed this check"
+    if options.auto_rollback == "true":
+        with ServedModel(options.endpoint, options.model_name) as model:
+            roll_back(repository, failed, good, model)
+        return f"rolled back: version {good}, the last good one, is served again"
+    return (
+        f"the last good version is {good}: "
+        f"`pulumi config set mnist:servedVersion {good}`, then `pulumi up`, goes back to it"
+    )
+
+
+def _tell_what_is_newer(repository: ModelRepository, version: int, log: StageLog) -> None:
+    newest = repository.versions()[-1]
+    if newest != version:
+        log.warn(f"version {version} is served, version {newest} is newer (servedVersion, or rolled back)")
 
 
 def _measure(model: ServedModel, pixels: Pixels, log: StageLog) -> dict[str, Load]:
@@ -136,7 +170,7 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _failures(results: dict[str, Any], options: argparse.Namespace) -> list[str]:
+def _failures(results: Mapping[str, Any], options: argparse.Namespace) -> list[str]:
     failures = []
     if results["accuracy"] < options.min_accuracy:
         failures.append(f"accuracy {results['accuracy']:.4f} is below minAccuracy {options.min_accuracy}")
@@ -153,7 +187,7 @@ def _write(storage: Storage, results: dict[str, Any], loads: dict[str, Load], im
     latencies = {name: np.round(load.latencies * 1e3, 4).tolist() for name, load in loads.items()}
     write_atomic(run / "latencies.json", json.dumps(latencies))
     _write_mistakes(run, loads["batches"].logits, labels)
-    write_atomic(run / "results.json", json.dumps(results, indent=2) + "\n")
+    write_atomic(run / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     replace_link(storage.latest_results, run)
     return run
 

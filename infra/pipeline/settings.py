@@ -47,6 +47,7 @@ class Settings(BaseModel):
     min_accuracy: Share
     keep_versions: Count
     served_version: Annotated[int, Field(ge=0)]
+    auto_rollback: bool
 
     triton_cpus: Annotated[int, Field(ge=0, le=1024)]
     queue_delay_microseconds: Annotated[int, Field(ge=0, le=1_000_000)]
@@ -99,6 +100,10 @@ class Settings(BaseModel):
             raise ValueError("dataset custom needs datasetDir or datasetUrl")
         if self.platform == "kubernetes" and self.dataset_dir:
             raise ValueError("datasetDir is a directory of this machine, pods cannot read it: use datasetUrl")
+        if self.auto_rollback and self.platform == "kubernetes" and self.triton_image != "slim":
+            raise ValueError(
+                "autoRollback needs tritonImage slim: the launcher in it restarts Triton on another version"
+            )
         if bool(self.registry_user) != bool(self.registry_password.get_secret_value()):
             raise ValueError("registryUser and registryPassword go together: set both, or none")
         return self

@@ -25,6 +25,7 @@ class Stage:
     calls: str | None = None  # the server stage whose endpoint it is told
     other_code: tuple[str, ...] = ()  # files below workloads/ that it runs but does not import
     reads_dataset_dir: bool = False
+    retries: int = 2  # where nobody else looks after it; a wrong setting fails the same way again, soon
     produces: tuple[str, ...] = ()  # files below the storage without which it counts as not done
 
 
@@ -68,6 +69,7 @@ def _client(settings: "Settings") -> Arguments:
         "model-name": settings.model_name,
         "min-accuracy": repr(settings.min_accuracy),
         "max-latency-ms": repr(settings.max_latency_ms),
+        "auto-rollback": str(settings.auto_rollback).lower(),
     }
 
 
@@ -112,6 +114,7 @@ STAGES: tuple[Stage, ...] = (
         needs=("triton",),
         arguments=_client,
         calls="triton",
+        retries=0,  # a check that failed has failed, and may have gone back to another version
         produces=("results/latest/results.json",),
     ),
     Stage(

@@ -90,7 +90,8 @@ def test_every_job_fails_in_time_and_is_replaced_when_it_failed(dev: Declared) -
         name = job["metadata"]["name"]
         assert job["metadata"]["annotations"]["pulumi.com/replaceUnready"] == "true", name
         assert job["spec"]["activeDeadlineSeconds"] == 120 * 60, name
-        assert job["spec"]["backoffLimit"] > 0, name
+        assert job["spec"]["backoffLimit"] == (0 if name == "client" else 2), f"{name}: a failed check has failed"
+        assert job["spec"]["podReplacementPolicy"] == "Failed", f"{name}: one pod at a time writes"
         assert "ttlSecondsAfterFinished" not in job["spec"], f"{name}: a collected Job looks deleted and runs again"
         assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", name
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from mnist import __version__
 from mnist.errors import InterruptedStageError, PipelineError
+from mnist.lock import exclusive
 from mnist.storage import Storage, explained, make_directory
 
 DEFAULT_STORAGE = Path("/storage")
@@ -64,21 +65,21 @@ def run(
     options: argparse.ArgumentParser,
     argv: list[str] | None,
     body: Callable[[argparse.Namespace, Storage, StageLog], Mapping[str, Any]],
-    keep_log: bool = True,
+    writes: bool = True,
 ) -> int:
     """Run a stage's body; its returned summary ends the stage's log.
 
     Args:
-        keep_log: False for a stage whose storage is mounted read-only.
+        writes: False for a stage whose storage is mounted read-only: it keeps no log and does not lock the storage.
 
     Returns:
         The exit status: 0, 1 for an error a user can mend (printed as one line), 130 when asked to stop.
     """
     arguments = options.parse_args(argv)
     storage = Storage(arguments.storage.resolve())
-    log = StageLog(stage, storage, keep_log)
+    log = StageLog(stage, storage, keep=writes)
     try:
-        with _signals_raise():
+        with _signals_raise(), exclusive(storage.root, stage) if writes else contextlib.nullcontext():
             log.record("started", arguments={key: str(value) for key, value in vars(arguments).items()})
             log.finished(body(arguments, storage, log))
     except (InterruptedStageError, KeyboardInterrupt) as error:

@@ -1,21 +1,42 @@
-"""The gRPC client of the served model, and the measuring of its latency and throughput."""
+"""The gRPC client of the served model, and the measuring of its latency and throughput.
+
+A request that finds no server (it was killed, or is being replaced) is sent again for a while: asking for logits
+changes nothing, so a second time does no harm. What the server refuses, or does not answer in time, is an error.
+"""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpc_client
 import tritonclient.grpc.aio as grpc_aio
-from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryError,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 from tritonclient.utils import InferenceServerException
 
 from mnist.errors import ServerError
 
 INPUT, OUTPUT = "input", "output"
+
+UNAVAILABLE = "StatusCode.UNAVAILABLE"  # no server there, or one that is ending
+UNLOADED = "has no available versions"  # what an ending Triton says of a model that it has unloaded already
+PATIENCE_SECONDS = 60.0
+# gRPC itself would wait up to two minutes before it looks for a server again.
+CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 Pixels = npt.NDArray[np.float32]  # [B, 1, 28, 28] in [0, 1]
 Logits = npt.NDArray[np.float32]  # [B, 10]
@@ -28,11 +49,12 @@ class ServedModel:
         endpoint: host:port.
         model: The model's name.
         timeout: Seconds one request may take.
+        patience: Seconds to go on trying, with growing pauses, while no server is there.
     """
 
-    def __init__(self, endpoint: str, model: str, timeout: float = 10.0) -> None:
-        self.endpoint, self.model, self.timeout = endpoint, model, timeout
-        self._client = grpc_client.InferenceServerClient(endpoint)
+    def __init__(self, endpoint: str, model: str, timeout: float = 10.0, patience: float = PATIENCE_SECONDS) -> None:
+        self.endpoint, self.model, self.timeout, self.patience = endpoint, model, timeout, patience
+        self._client = grpc_client.InferenceServerClient(endpoint, channel_args=CHANNEL)
 
     def __enter__(self) -> "ServedModel":
         return self
@@ -74,17 +96,69 @@ class ServedModel:
         """Send one request of up to 16 images.
 
         Raises:
-            ServerError: Triton answers with an error or not in time.
+            ServerError: Triton answers with an error or not in time, or no server is there for `patience` seconds.
         """
+        return self.ask(pixels).logits
+
+    def ask(self, pixels: Pixels) -> "Answer":
+        """As `infer`, and says which version answered."""
         try:
-            answer = self._client.infer(self.model, [_input(pixels)], outputs=[_output()], client_timeout=self.timeout)
+            try:
+                return _answer(self._send(pixels))
+            except InferenceServerException as error:  # retrying costs time on the way: only where it is needed
+                if not _is_unavailable(error):
+                    raise
+                return _answer(Retrying(**_retries(self.patience))(self._send, pixels))
         except InferenceServerException as error:
             raise ServerError(f"{self.model} at {self.endpoint}: {error.message()}") from None
-        return _logits(answer)
+
+    def _send(self, pixels: Pixels) -> grpc_client.InferResult:
+        return self._client.infer(self.model, [_input(pixels)], outputs=[_output()], client_timeout=self.timeout)
 
     def infer_concurrently(self, requests: Sequence[Pixels], concurrency: int) -> "Load":
         """Send all requests with `concurrency` in flight at any time, from one asynchronous client."""
-        return asyncio.run(_load(self.endpoint, self.model, requests, concurrency, self.timeout))
+        try:
+            return asyncio.run(self._load(requests, concurrency))
+        except InferenceServerException as error:
+            raise ServerError(f"{self.model} at {self.endpoint}: {error.message()}") from None
+
+    async def _load(self, requests: Sequence[Pixels], concurrency: int) -> "Load":
+        client = grpc_aio.InferenceServerClient(self.endpoint, channel_args=CHANNEL)
+        outputs: list[Logits | None] = [None] * len(requests)
+        latencies = np.zeros(len(requests))
+        waiting = iter(range(len(requests)))
+
+        async def send_once(pixels: Pixels) -> grpc_client.InferResult:
+            return await client.infer(self.model, [_input(pixels)], outputs=[_output()], client_timeout=self.timeout)
+
+        async def send(pixels: Pixels) -> grpc_client.InferResult:
+            try:
+                return await send_once(pixels)
+            except InferenceServerException as error:
+                if not _is_unavailable(error):
+                    raise
+                return await AsyncRetrying(**_retries(self.patience))(send_once, pixels)
+
+        async def worker() -> None:
+            for index in waiting:
+                sent = time.perf_counter()
+                result = await send(requests[index])
+                latencies[index] = time.perf_counter() - sent
+                outputs[index] = _answer(result).logits
+
+        started = time.perf_counter()
+        try:
+            await _all_or_error([worker() for _ in range(concurrency)])
+        finally:
+            await client.close()
+        seconds = time.perf_counter() - started
+        return Load(np.concatenate([output for output in outputs if output is not None]), latencies, seconds)
+
+
+@dataclass(frozen=True)
+class Answer:
+    logits: Logits
+    version: int  # of the model that gave it
 
 
 @dataclass(frozen=True)
@@ -127,30 +201,6 @@ def confidences(logits: Logits) -> npt.NDArray[np.float32]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-async def _load(endpoint: str, model: str, requests: Sequence[Pixels], concurrency: int, timeout: float) -> Load:
-    client = grpc_aio.InferenceServerClient(endpoint)
-    outputs: list[Logits | None] = [None] * len(requests)
-    latencies = np.zeros(len(requests))
-    waiting = iter(range(len(requests)))
-
-    async def worker() -> None:
-        for index in waiting:
-            sent = time.perf_counter()
-            answer = await client.infer(model, [_input(requests[index])], outputs=[_output()], client_timeout=timeout)
-            latencies[index] = time.perf_counter() - sent
-            outputs[index] = _logits(answer)
-
-    started = time.perf_counter()
-    try:
-        await _all_or_error([worker() for _ in range(concurrency)])
-    except InferenceServerException as error:
-        raise ServerError(f"{model} at {endpoint}: {error.message()}") from None
-    finally:
-        await client.close()
-    seconds = time.perf_counter() - started
-    return Load(np.concatenate([output for output in outputs if output is not None]), latencies, seconds)
-
-
 async def _all_or_error(workers: Sequence[Awaitable[None]]) -> None:
     tasks = [asyncio.ensure_future(worker) for worker in workers]
     try:
@@ -170,8 +220,24 @@ def _output() -> grpc_client.InferRequestedOutput:
     return grpc_client.InferRequestedOutput(OUTPUT)
 
 
-def _logits(answer: grpc_client.InferResult) -> Logits:
-    logits = answer.as_numpy(OUTPUT)
+def _answer(result: grpc_client.InferResult) -> Answer:
+    logits = result.as_numpy(OUTPUT)
     if logits is None:
         raise ServerError(f"the server's answer has no tensor {OUTPUT}")
-    return np.asarray(logits, dtype=np.float32)
+    return Answer(np.asarray(logits, dtype=np.float32), int(result.get_response().model_version))
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    if not isinstance(error, InferenceServerException):
+        return False
+    return error.status() == UNAVAILABLE or UNLOADED in (error.message() or "")
+
+
+def _retries(patience: float) -> dict[str, Any]:
+    """How long, how often and after what to try again: exponential backoff with full jitter."""
+    return {
+        "stop": stop_after_delay(patience),
+        "wait": wait_random_exponential(multiplier=0.1, max=2),
+        "retry": retry_if_exception(_is_unavailable),
+        "reraise": True,
+    }

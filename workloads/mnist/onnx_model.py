@@ -1,6 +1,7 @@
 """PyTorch → ONNX: export, optimise, check, compare."""
 
 import hashlib
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,22 +46,21 @@ def export_onnx(model: nn.Module, path: Path) -> OnnxInfo:
         StorageError: `path` cannot be written.
     """
     model.eval()
-    raw = path.with_suffix(".raw.onnx")
+    raw = io.BytesIO()  # the exporter's own writing to a file fails with a traceback when the disk is full
     with warnings.catch_warnings(), torch.inference_mode():
         # The new exporter starts at opset 18; 17 is what the oldest supported Triton reads.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             model,
             (torch.zeros(2, 1, SIDE, SIDE),),
-            str(raw),
+            raw,  # type: ignore[arg-type]  # the annotation knows paths only
             opset_version=OPSET,
             dynamo=False,
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
         )
-    graph = onnxslim.slim(onnx.load(raw))
-    raw.unlink()
+    graph = onnxslim.slim(onnx.load_from_string(raw.getvalue()))
     if not isinstance(graph, onnx.ModelProto):
         raise ModelError("onnxslim returned no model")
     check(graph)

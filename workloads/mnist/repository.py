@@ -1,9 +1,11 @@
 """Triton's model repository: versions that appear whole, which one is served, and config.pbtxt."""
 
+import contextlib
 import json
 import re
 import shutil
 import tempfile
+import uuid
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ MODEL_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
 PREDICTIONS_FILE = "predictions.npy"  # PyTorch's predictions for the test data, uint8 [N]: what serving must repeat
 CONFIG_FILE = "config.pbtxt"
+REJECTED_FILE = "rolled-back.json"  # versions that were gone back from; none of them is "the newest"
+RESTART_FILE = ".restart"  # its change asks the running server to start again, on what config.pbtxt then says
 
 # https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
 _CONFIG = """\
@@ -148,8 +152,40 @@ class ModelRepository:
         return version
 
     def serve(self, version: int | None, serving: ServingConfig) -> None:
-        """Write config.pbtxt so that Triton serves `version`, or always the newest when None."""
+        """Write config.pbtxt so that Triton serves `version`; when None, the newest that was not rolled back."""
+        good = [other for other in self.versions() if other not in self.rejected()]
+        if version is None and good and good[-1] != self.versions()[-1]:
+            version = good[-1]
         write_atomic(self.config_path, render_config(self.name, version, serving))
+
+    def rejected(self) -> list[int]:
+        """Versions that failed their check and were rolled back."""
+        try:
+            content = json.loads((self.directory / REJECTED_FILE).read_text(encoding="utf-8"))
+            return [int(version) for version in content]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def roll_back(self, failed: int, version: int) -> None:
+        """Serve `version` from now on instead of the failed one, and ask the running server for it.
+
+        Raises:
+            ModelError: config.pbtxt is not one of this project's.
+        """
+        with explained(self.config_path, "read"):
+            config = self.config_path.read_text(encoding="utf-8", errors="replace")
+        pinned, count = re.subn(r"version_policy: \{.*\}", f"version_policy: {_policy(version)}", config)
+        if count != 1:
+            raise ModelError(f"{self.config_path} is damaged: run the export stage again")
+        write_atomic(self.directory / REJECTED_FILE, json.dumps(sorted({*self.rejected(), failed})))
+        write_atomic(self.config_path, pinned)
+        write_atomic(self.directory / RESTART_FILE, uuid.uuid4().hex)
+
+    def restart_token(self) -> str:
+        """Differs from before when the server is to start again."""
+        with contextlib.suppress(OSError):
+            return (self.directory / RESTART_FILE).read_text(encoding="ascii", errors="replace")
+        return ""
 
     def prune(self, keep: int) -> list[int]:
         """Remove the oldest versions beyond `keep`, never the served one; returns what was removed."""
@@ -163,16 +199,19 @@ class ModelRepository:
 
 def render_config(name: str, version: int | None, serving: ServingConfig) -> str:
     """config.pbtxt, in protobuf's text format."""
-    policy = "{ latest { num_versions: 1 } }" if version is None else f"{{ specific {{ versions: [ {version} ] }} }}"
     return _CONFIG.format(
         name=name,
         max_batch_size=MAX_BATCH_SIZE,
         side=SIDE,
         classes=CLASSES,
-        policy=policy,
+        policy=_policy(version),
         instances=serving.instances,
         queue_delay_us=serving.queue_delay_us,
         pinned_memory=str(serving.pinned_memory).lower(),
         threads=serving.threads,
         warmups=",\n".join(_WARMUP.format(size=size, side=SIDE) for size in (1, MAX_BATCH_SIZE)),
     )
+
+
+def _policy(version: int | None) -> str:
+    return "{ latest { num_versions: 1 } }" if version is None else f"{{ specific {{ versions: [ {version} ] }} }}"

@@ -15,6 +15,7 @@ from mnist.errors import StorageError
 LATEST = "latest"
 BEST_MODEL = "best_model.pth"
 CHECKPOINT = "checkpoint.pth"
+RESULTS_FILE = "results.json"
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and run again",

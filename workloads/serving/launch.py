@@ -2,7 +2,7 @@
 
     python workloads/serving/launch.py --storage storage/local --grpc-port 8001 --http-port 8000 --metrics-port 8002
 
-Checks what can be checked beforehand (the machine, the served model's sum), then becomes tritonserver.
+Checks what can be checked beforehand (the machine, the served model's sum), then keeps tritonserver running.
 """
 
 import argparse
@@ -15,11 +15,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mnist import cli
-from mnist.cli import StageLog
+from mnist.cli import StageLog, stop_request
 from mnist.errors import ModelError, ServerError
 from mnist.repository import MODEL_FILE, ModelRepository
 from mnist.storage import Storage, explained
 from serving import runtime
+from serving.supervisor import Supervisor
 
 EXIT_SECONDS = 10  # for requests in flight when asked to stop
 
@@ -48,12 +49,28 @@ def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
     if not server.is_file():
         raise ServerError(f"{server} is missing: run `make setup`, or name the directory of Triton's parts by --triton")
     repository = ModelRepository(storage.models, options.model_name)
-    version = _check_model(repository)
-    log.say(f"starting Triton on {options.model_name} version {version}")
-    command = [
-        str(server),
+    prefix = f"triton-{os.getpid()}-"
+
+    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
+    supervisor = Supervisor(
+        [str(server), *_flags(options, storage, prefix)],
+        runtime.environment(options.triton),
+        ready_url=f"http://{host}:{options.http_port}/v2/health/ready",
+        restart_token=repository.restart_token,
+        check=lambda: f"{options.model_name} version {_check_model(repository)}",
+        say=log.say,
+        memory_prefix=prefix,
+    )
+    with stop_request() as stop:
+        supervisor.run(stop)
+    return {}
+
+
+def _flags(options: argparse.Namespace, storage: Storage, memory_prefix: str) -> list[str]:
+    flags = [
         f"--model-repository={storage.models}",
         f"--backend-directory={options.triton / 'backends'}",
+        f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
         "--model-control-mode=none",
         "--strict-readiness=true",
         "--disable-auto-complete-config",
@@ -67,9 +84,8 @@ def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
         f"--metrics-port={options.metrics_port}",
     ]
     if options.connection_seconds:
-        command.append(f"--grpc-max-connection-age={options.connection_seconds * 1000}")
-    sys.stdout.flush()
-    os.execve(server, command, runtime.environment(options.triton))
+        flags.append(f"--grpc-max-connection-age={options.connection_seconds * 1000}")
+    return flags
 
 
 def _check_model(repository: ModelRepository) -> int:
@@ -94,7 +110,7 @@ def _check_model(repository: ModelRepository) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run("triton", parser(), argv, launch, keep_log=False)
+    return cli.run("triton", parser(), argv, launch, writes=False)
 
 
 if __name__ == "__main__":

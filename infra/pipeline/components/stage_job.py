@@ -21,7 +21,6 @@ from pipeline.components.pods import (
     storage_volume,
 )
 
-BACKOFF_LIMIT = 2  # a training resumes from its checkpoint; a wrong setting fails the same way twice, soon
 SCRATCH = "256Mi"
 GRACE_SECONDS = 30  # a training writes a last checkpoint
 
@@ -34,6 +33,7 @@ class StageJobArgs:
         command: Script in the image and its options.
         revision: Names what the stage runs and what ran before it: another one replaces the Job.
         timeout_minutes: After so many the Job fails.
+        retries: Pods to try after a first one failed.
     """
 
     namespace: str
@@ -43,6 +43,7 @@ class StageJobArgs:
     revision: pulumi.Input[str]
     resources: Resources
     timeout_minutes: int
+    retries: int
     pull_secret: str | None
     environment: Mapping[str, str] | None = None
 
@@ -63,7 +64,8 @@ class StageJob(pulumi.ComponentResource):
                 annotations={"pulumi.com/replaceUnready": "true"},
             ),
             spec=k8s.batch.v1.JobSpecArgs(
-                backoff_limit=BACKOFF_LIMIT,
+                backoff_limit=args.retries,
+                pod_replacement_policy="Failed",  # a deleted pod may still write its last checkpoint: one at a time
                 active_deadline_seconds=minutes * 60,
                 template=_pod(name, args),
             ),

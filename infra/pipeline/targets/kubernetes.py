@@ -78,6 +78,7 @@ class KubernetesTarget:
                 revision=self.revisions[stage.name],
                 resources=self._resources(stage),
                 timeout_minutes=self.settings.stage_timeout_minutes,
+                retries=stage.retries,
                 pull_secret=self._pull_secret,
             ),
             opts,
