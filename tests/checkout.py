@@ -64,6 +64,19 @@ class Checkout:
         output, _ = process.communicate(timeout=UP_SECONDS)
         return Done(process.returncode, output)
 
+    def tool(self, name: str, command: str) -> Done:
+        """Run another of the tools on the stack, to its end; its standard output."""
+        done = subprocess.run(
+            [self.root / ".venv/bin/python", f"tools/{name}.py", command, self.stack],
+            cwd=self.root,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=UP_SECONDS,
+        )
+        return Done(done.returncode, done.stdout + done.stderr)
+
     def pulumi(self, *arguments: str) -> Done:
         environment = stack_tool.environment(self.stack, self.root) | self.environment
         done = subprocess.run(

@@ -14,7 +14,7 @@ import pytest
 
 from mnist.errors import ServerError
 from mnist.inference import ServedModel
-from tests.checkout import Checkout, Done
+from tests.checkout import Checkout
 from tests.declared import declare
 
 NAMESPACE = os.environ.get("TEST_NAMESPACE", "mnist-test")
@@ -45,17 +45,6 @@ def uids(dev: Checkout) -> dict[str, str]:
     for item in kubectl(dev, "get", "deployments")["items"]:
         found[item["metadata"]["name"]] = item["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
     return found
-
-
-def tool(dev: Checkout, command: str) -> Done:
-    done = subprocess.run(
-        [dev.root / ".venv/bin/python", "tools/cluster.py", command, dev.stack],
-        cwd=dev.root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout + done.stderr)
 
 
 def endpoint(dev: Checkout) -> str:
@@ -106,7 +95,7 @@ def test_up_trains_serves_and_verifies_full_mnist(dev: Checkout, mnist_url: str)
     done = dev.run("up")
     assert done.status == 0, done.output
     assert set(uids(dev)) == set(STAGES), "every stage must be there"
-    fetched = tool(dev, "report")
+    fetched = dev.tool("cluster", "report")
     assert fetched.status == 0, fetched.output
     results = json.loads((dev.root / "storage/dev/results/latest/results.json").read_text())
     assert results["accuracy"] >= 0.985, "one epoch must reach 98.5 % served through Triton"
@@ -121,7 +110,7 @@ def test_the_endpoint_answers_from_outside_the_cluster(dev: Checkout) -> None:
 
 
 def test_the_logs_are_fetched_out_of_the_claim(dev: Checkout) -> None:
-    done = tool(dev, "logs")
+    done = dev.tool("cluster", "logs")
     assert done.status == 0, done.output
     for stage in ("train", "export", "client"):
         assert f"{stage}.log" in done, done.output

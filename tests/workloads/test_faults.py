@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnx.numpy_helper
 import psutil
 import pytest
 
@@ -26,8 +24,9 @@ from mnist.errors import ServerError
 from mnist.inference import Pixels, ServedModel
 from mnist.repository import ModelRepository, ServingConfig
 from mnist.storage import Storage
+from tests.faults import ruin
+from tests.storages import QUICK
 from tests.support import WORKLOADS, free_ports, gone, refusal, run_main, small_disk, succeeded
-from tests.workloads.conftest import QUICK
 from tests.workloads.triton import MODEL, Triton, running_triton
 
 Copy = Callable[[Storage], Storage]
@@ -108,25 +107,11 @@ def test_a_triton_that_stays_away_is_an_error_when_patience_ends(pixels: Pixels)
             model.infer_concurrently([pixels[:1]] * 4, 2)
 
 
-def publish_a_bad_version(storage: Storage) -> ModelRepository:
-    """Version 2, whose graph was ruined after it was measured: it passes for good until it serves."""
+def publish_a_bad_version(storage: Storage) -> None:
     repository = ModelRepository(storage.models, MODEL)
-    staging = repository.staging()
-    metadata = repository.metadata(1)
+    staging, metadata = repository.staging(), repository.metadata(1)
     shutil.copytree(repository.version_directory(1), staging, dirs_exist_ok=True)
-    graph = onnx.load(staging / "model.onnx")
-    last = max(graph.graph.initializer, key=lambda entry: entry.dims[:1] == [10] and len(entry.dims) == 2)
-    last.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(last), last.name))
-    onnx.save(graph, staging / "model.onnx")
-    info = {**vars(metadata), "sha256": sha256(staging / "model.onnx"), "accuracy": 1.0}
-    repository.publish(staging, type(metadata)(**info))
-    return repository
-
-
-def sha256(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    ruin(repository.version_directory(repository.publish(staging, metadata)))
 
 
 def check(storage: Storage, triton: Triton, *options: object) -> list[object]:
