@@ -45,7 +45,7 @@ def missing() -> str | None:
     return None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mnist_url() -> Iterator[str]:
     """MNIST's files, served to the pods from this machine."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=os.environ["MNIST_DIR"])
@@ -68,7 +68,7 @@ def _own_address() -> str:
     return os.environ.get("MNIST_HOST") or addresses[0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     reason = missing()
     if reason is not None:

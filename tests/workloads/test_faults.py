@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from mnist.inference import Pixels, ServedModel
 from mnist.repository import ModelRepository, ServingConfig
 from mnist.storage import Storage
 from tests.faults import ruin
+from tests.load import Load
 from tests.storages import QUICK
 from tests.support import WORKLOADS, free_ports, gone, refusal, run_main, small_disk, succeeded
 from tests.workloads.triton import MODEL, Triton, running_triton
@@ -44,39 +44,6 @@ def pixels(exported_storage: Storage) -> Pixels:
     return images[:64, None].astype(np.float32) / np.float32(255)
 
 
-class Load(threading.Thread):
-    """One request after the other; what was answered by which version, and what failed."""
-
-    def __init__(self, endpoint: str, pixels: Pixels) -> None:
-        super().__init__()
-        self.answers, self.versions, self.failures = 0, set[int](), list[str]()
-        self._endpoint, self._pixels, self._end = endpoint, pixels, threading.Event()
-
-    def run(self) -> None:
-        with ServedModel(self._endpoint, MODEL) as model:
-            while not self._end.is_set():
-                try:
-                    self.versions.add(model.ask(self._pixels[:1]).version)
-                    self.answers += 1
-                except ServerError as error:
-                    self.failures.append(str(error))
-
-    def __enter__(self) -> "Load":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self.join()
-
-    def go_on(self, answers: int) -> None:
-        """Until so many more requests were answered."""
-        wanted, deadline = self.answers + answers, time.monotonic() + 60
-        while self.answers < wanted:
-            assert time.monotonic() < deadline, f"no answers any more; failures: {self.failures[:3]}"
-            time.sleep(0.05)
-
-
 def tritonserver(triton: Triton) -> psutil.Process:
     [server] = [process for process in triton.family() if process.name() == "tritonserver"]
     return server
@@ -85,7 +52,10 @@ def tritonserver(triton: Triton) -> psutil.Process:
 def test_a_triton_killed_under_load_comes_back_and_no_request_fails(
     exported_storage: Storage, pixels: Pixels, tmp_path: Path
 ) -> None:
-    with running_triton(exported_storage.root, tmp_path / "log") as triton, Load(triton.endpoint, pixels) as load:
+    with (
+        running_triton(exported_storage.root, tmp_path / "log") as triton,
+        Load(triton.endpoint, MODEL, pixels[:1]) as load,
+    ):
         load.go_on(50)
         killed = tritonserver(triton)
         family = [killed, *killed.children(recursive=True)]
@@ -94,7 +64,7 @@ def test_a_triton_killed_under_load_comes_back_and_no_request_fails(
         load.go_on(50)
         assert gone(family) == [], "the killed server's backends must not stay"
         assert not memory & set(SHARED_MEMORY.glob("*")), "nor its shared memory"
-    assert load.failures == [], "the library asks again until the server is back"
+    load.assert_none_failed()  # the library asks again until the server is back
     assert "tritonserver ended with signal 9: starting it again" in (tmp_path / "log").read_text(), "the log says so"
 
 
@@ -143,11 +113,12 @@ def test_auto_rollback_serves_the_last_good_version_under_load_and_still_fails(
     two_versions: tuple[Storage, Triton], pixels: Pixels
 ) -> None:
     storage, triton = two_versions
-    with Load(triton.endpoint, pixels) as load:
+    with Load(triton.endpoint, MODEL, pixels[:1]) as load:
         message = refusal(run_main(client.main, *check(storage, triton, "--auto-rollback", "true")))
         load.go_on(20)
     assert "rolled back: version 1, the last good one, is served again" in message, "says what it did"
-    assert load.failures == [] and load.versions == {1, 2}, "no request fails on the way from one to the other"
+    load.assert_none_failed()
+    assert load.versions == {1, 2}, "every answer is from the one or the other"
     with ServedModel(triton.endpoint, MODEL) as model:
         assert model.version() == 1, "by the running server"
     said = succeeded(run_main(client.main, *check(storage, triton)))

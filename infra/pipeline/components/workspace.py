@@ -100,7 +100,11 @@ class Workspace(pulumi.ComponentResource):
                 storage_class_name=self.args.storage_class or None,
                 resources=k8s.core.v1.VolumeResourceRequirementsArgs(requests={"storage": self.args.storage_size}),
             ),
-            opts=self._opts(retain_on_delete=self.args.keep_data),
+            # Neither can be changed in place: a claim would be replaced, and all data with it, for another replica.
+            opts=pulumi.ResourceOptions.merge(
+                self._opts(retain_on_delete=self.args.keep_data),
+                pulumi.ResourceOptions(ignore_changes=["spec.accessModes", "spec.storageClassName"]),
+            ),
         )
 
     def _account(self, workload: str) -> k8s.core.v1.ServiceAccount:
