@@ -2,7 +2,8 @@
 
     python3 tools/setup.py [--dev]
 
-What is there and right is skipped. Uses the standard library only: it runs before anything is installed.
+What is there and right is skipped. Uses the standard library only: it runs before anything is installed. Packages come
+from the lists that tools/lock_packages.py writes, and only as the wheels whose SHA-256 stands there.
 """
 
 import argparse
@@ -32,9 +33,12 @@ PULUMI_PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 LANGUAGE_HOST_MODULE = "github.com/pulumi/pulumi/sdk/v3"
 LANGUAGE_HOST_PACKAGE = f"{LANGUAGE_HOST_MODULE}/python/cmd/pulumi-language-python"
 MIN_GO = (1, 24)
-TRITON_WHEEL = "nvidia-pytriton==0.7.0"
-UV = "uv==0.13.9"
 STAMP = ".complete"
+DOCKER = ROOT / "workloads" / "docker"
+UV_LIST, TRITON_LIST = DOCKER / "uv.txt", DOCKER / "triton" / "server.txt"
+PACKAGES, DEV_PACKAGES = ROOT / "constraints.txt", ROOT / "constraints-dev.txt"
+CUDA_TORCH = DOCKER / "tr-ex-job" / "torch-cuda.txt"
+WHEELS = ("--no-deps", "--only-binary", ":all:")  # nothing that was not asked for, nothing that is built here
 
 
 class SetupError(Exception):
@@ -78,25 +82,44 @@ def make_venv() -> None:
             shutil.rmtree(VENV, ignore_errors=True)
             package = f"python{runtime.VERSION}-venv"
             raise SetupError(f"this Python cannot make virtual environments: apt-get install {package}") from None
-        run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV])
+        run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *from_lists(UV_LIST)])
 
 
 def install_packages(dev: bool) -> None:
-    names = ["requirements.txt", *(["requirements-dev.txt"] if dev else [])]
-    for name in names:
-        stamp = VENV / f".{name}.installed"
-        content = (ROOT / name).read_bytes() + (ROOT / "constraints.txt").read_bytes()
-        wanted = hashlib.sha256(content).hexdigest()
-        if stamp.exists() and stamp.read_text() == wanted:
+    wanted = {"requirements.txt": (PACKAGES, CUDA_TORCH), **({"requirements-dev.txt": (DEV_PACKAGES,)} if dev else {})}
+    for requirements, lists in wanted.items():
+        stamp = VENV / f".{requirements}.installed"
+        content = hashlib.sha256(b"".join(path.read_bytes() for path in lists)).hexdigest()
+        if stamp.exists() and stamp.read_text() == content:
             continue
-        with step(f"packages of {name}", "1 to 5 min, 0.3 GB, or 2.5 GB where only PyTorch with CUDA can be had"):
-            install = [str(PYTHON.with_name("uv")), "pip", "install", "--quiet", "--python", str(PYTHON)]
-            install += ["--requirement", name, "--constraint", "constraints.txt"]
-            try:
-                run([*install, "--torch-backend", "cpu"], {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "1"})
-            except SetupError:
-                run(install, {"UV_HTTP_TIMEOUT": "120"})
-        stamp.write_text(wanted)
+        usually = "1 to 5 min, 0.3 GB, or 2.5 GB where only PyTorch with CUDA can be had"
+        with step(f"packages of {requirements}", usually if CUDA_TORCH in lists else "10 s, 40 MB"):
+            needed = [path for path in lists if path != CUDA_TORCH or not install_torch_for_cpus()]
+            install(*from_lists(*needed))
+        stamp.write_text(content)
+
+
+def install_torch_for_cpus() -> bool:
+    """A tenth of PyPI's PyTorch, but no list has its sums: only the version is pinned. False where it cannot be had."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [line for line in lines if line.startswith(("torch==", "torchvision=="))]
+    try:
+        quickly = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "1"}
+        install(*WHEELS, "--torch-backend", "cpu", *pins, **quickly)
+    except SetupError:
+        return False
+    # PyPI's, from an earlier set-up, is the same version; it needs its list.
+    return any(VENV.glob("lib/python*/site-packages/torch-*+cpu.dist-info"))
+
+
+def from_lists(*paths: Path) -> list[str]:
+    """What makes uv and pip take just what the lists name, and refuse a wheel with another sum."""
+    return [*WHEELS, "--require-hashes", *(f"--requirement={path}" for path in paths)]
+
+
+def install(*arguments: str, **settings: str) -> None:
+    command = [str(PYTHON.with_name("uv")), "pip", "install", "--quiet", "--python", str(PYTHON)]
+    run([*command, *arguments], {"UV_HTTP_TIMEOUT": "120", **settings})
 
 
 def install_pulumi() -> None:
@@ -151,17 +174,20 @@ def build_pulumi() -> None:
 def install_triton() -> None:
     directory = TOOLS / "triton"
     stamp = directory / STAMP
-    wanted = f"{TRITON_WHEEL} for Python {runtime.VERSION}, links to {runtime.BACKEND}"
+    wheel = hashlib.sha256(TRITON_LIST.read_bytes()).hexdigest()
+    wanted = f"wheel of list {wheel} for Python {runtime.VERSION}, links to {runtime.BACKEND}"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     with step("Triton Inference Server 2.51.0", "10 s, 55 MB"):
         downloads = CACHE / "downloads"
-        command = [str(PYTHON), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        run([*command, "--dest", str(downloads), TRITON_WHEEL])
+        command = [str(PYTHON), "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        run([*command, "--dest", str(downloads), *from_lists(TRITON_LIST)])
         runtime.lay_out(next(downloads.glob("nvidia_pytriton-*.whl")), directory)
     stamp.write_text(wanted)
 
 
+# What a command's most telling line has in it, most telling first; uv's and pip's words for a wrong sum lead.
+WORTH_SAYING = ("hash mismatch", "do not match the hashes", "error")
 GO_ENVIRONMENT = {
     "GOPATH": str(CACHE / "go"),
     "GOCACHE": str(CACHE / "go-build"),
@@ -187,8 +213,9 @@ def run(command: list[str], extra: dict[str, str] | None = None, directory: Path
     )
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no output")
-        raise SetupError(f"`{' '.join(Path(part).name for part in command[:4])} …` failed: {said.strip()}")
+        said = [line for word in WORTH_SAYING for line in reversed(lines) if word in line.lower()] or lines[-1:]
+        reason = said[0].strip() if said else "no output"
+        raise SetupError(f"`{' '.join(Path(part).name for part in command[:4])} …` failed: {reason}")
     return done.stdout
 
 

@@ -109,7 +109,7 @@ def report(stack: str) -> int:
 def env(stack: str) -> int:
     settings = environment(stack)
     for name in ("PATH", "PULUMI_HOME", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"):
-        if name in settings:
+        if name in settings and settings[name] != os.environ.get(name):  # a passphrase of the user's is not shown
             print(f"export {name}={shlex.quote(settings[name])}")
     return 0
 

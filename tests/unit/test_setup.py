@@ -1,7 +1,9 @@
 """Set-up names what is missing and how to get it, and skips what is there."""
 
+import hashlib
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,80 @@ def empty_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(setup_tool, "TOOLS", tmp_path / "tools")
     monkeypatch.setattr(setup_tool, "CACHE", tmp_path / "cache")
     return tmp_path
+
+
+@pytest.fixture
+def wheelhouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder in place of every package index."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for installer in ("UV", "PIP"):
+        monkeypatch.setenv(f"{installer}_NO_INDEX", "1")
+        monkeypatch.setenv(f"{installer}_FIND_LINKS", str(folder))
+    return folder
+
+
+def write_wheel(folder: Path, name: str) -> str:
+    """The least that is a wheel; returns its sum."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    metadata = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", "RECORD": ""}
+    metadata["WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", "")
+        for file, content in metadata.items():
+            wheel.writestr(f"{name}-1.0.dist-info/{file}", content)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def tiny_venv(monkeypatch: pytest.MonkeyPatch, empty_tools: Path, wheelhouse: Path) -> Path:
+    """An empty virtual environment, and a list of packages with the one package of the wheelhouse."""
+    uv = Path(sys.executable).with_name("uv")
+    venv = empty_tools / "venv"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, venv], check=True)
+    (venv / "bin" / "uv").symlink_to(uv)
+    monkeypatch.setattr(setup_tool, "VENV", venv)
+    monkeypatch.setattr(setup_tool, "PYTHON", venv / "bin" / "python")
+    monkeypatch.setattr(setup_tool, "PACKAGES", empty_tools / "packages.txt")
+    monkeypatch.setattr(setup_tool, "CUDA_TORCH", empty_tools / "torch.txt")
+    monkeypatch.setattr(setup_tool, "install_torch_for_cpus", lambda: True)
+    (empty_tools / "torch.txt").touch()
+    (empty_tools / "packages.txt").write_text(f"tiny==1.0 --hash=sha256:{write_wheel(wheelhouse, 'tiny')}\n")
+    return venv
+
+
+def test_packages_with_the_listed_sums_are_installed(tiny_venv: Path) -> None:
+    setup_tool.install_packages(dev=False)
+    assert list(tiny_venv.glob("lib/*/site-packages/tiny/__init__.py")), "it is the wheel that was listed"
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        (f"tiny==1.0 --hash=sha256:{'0' * 64}", "Hash mismatch for `tiny==1.0`"),
+        ("tiny==1.0", "all requirements must have a hash"),
+        (f"tiny>=1.0 --hash=sha256:{'0' * 64}", "versions pinned"),
+    ],
+    ids=["another sum", "no sum", "no version"],
+)
+def test_packages_with_other_sums_or_none_are_refused(tiny_venv: Path, listed: str, reason: str) -> None:
+    setup_tool.PACKAGES.write_text(f"{listed}\n")
+    with pytest.raises(setup_tool.SetupError, match=reason):
+        setup_tool.install_packages(dev=False)
+    assert not list(tiny_venv.glob("lib/*/site-packages/tiny")), "nothing of it may be installed"
+    assert not list(tiny_venv.glob(".*.installed")), "the next set-up must not take it for done"
+
+
+def test_a_triton_with_another_sum_is_refused(
+    monkeypatch: pytest.MonkeyPatch, empty_tools: Path, wheelhouse: Path
+) -> None:
+    write_wheel(wheelhouse, "nvidia_pytriton")
+    monkeypatch.setattr(setup_tool, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(setup_tool, "TRITON_LIST", empty_tools / "server.txt")
+    setup_tool.TRITON_LIST.write_text(f"nvidia-pytriton==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(setup_tool.SetupError, match="DO NOT MATCH THE HASHES"):
+        setup_tool.install_triton()
+    assert not (setup_tool.TOOLS / "triton").exists(), "nothing of it may be laid out"
 
 
 @pytest.mark.usefixtures("no_network", "empty_tools")

@@ -22,6 +22,9 @@ from mnist.storage import Storage, explained
 from serving import runtime
 from serving.supervisor import Supervisor
 
+# Restricted protocols are open to whoever sends a header that the command line names. Neither gRPC nor HTTP can carry
+# this one, a colon ends a name: so they are closed to all, and there is no key to keep secret.
+RESTRICTED = "model-repository,shared-memory,trace,logging:cannot:be-sent=off"
 EXIT_SECONDS = 10  # for requests in flight when asked to stop
 
 
@@ -72,6 +75,8 @@ def _flags(options: argparse.Namespace, storage: Storage, memory_prefix: str) ->
         f"--backend-directory={options.triton / 'backends'}",
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
         "--model-control-mode=none",
+        f"--grpc-restricted-protocol={RESTRICTED}",
+        f"--http-restricted-api={RESTRICTED}",
         "--strict-readiness=true",
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={EXIT_SECONDS}",

@@ -20,6 +20,7 @@ from pathlib import Path
 
 MIN_GLIBC = (2, 35)
 PYTHONS = ((3, 11), (3, 12), (3, 13))  # the wheel has stubs for these
+BUNDLED_PYTHON = "3.13"  # the only one whose stub wants the wheel's own libpython
 WHEEL_ROOT = "pytriton/tritonserver"
 WHEEL_LIBRARIES = "nvidia_pytriton.libs"
 BACKEND = Path(__file__).resolve().parent / "onnxruntime" / "model.py"
@@ -76,6 +77,9 @@ def lay_out(wheel: Path, directory: Path) -> None:
     (root / "backends").rename(staging / "backends")
     stub = root / "python_backend_stubs" / VERSION / "triton_python_backend_stub"
     shutil.move(stub, staging / "backends" / "python" / stub.name)
+    if VERSION != BUNDLED_PYTHON:
+        for library in (staging / "lib").glob("libpython3-*"):
+            library.unlink()  # 32 MB
     for executable in (staging / "bin" / "tritonserver", staging / "backends" / "python" / stub.name):
         executable.chmod(0o755)
     shutil.rmtree(staging / "pytriton")

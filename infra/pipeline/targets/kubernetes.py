@@ -16,6 +16,7 @@ from pipeline.components.pods import APP, PYTHON, STORAGE_PATH, Resources
 from pipeline.components.stage_job import StageJob, StageJobArgs
 from pipeline.components.triton import Triton, TritonArgs
 from pipeline.components.workspace import CLAIM, PULL_SECRET, Workspace, WorkspaceArgs
+from pipeline.encryption import check_passphrase
 from pipeline.settings import ROOT, Settings
 from pipeline.stages import STAGES, Stage
 
@@ -39,11 +40,13 @@ class KubernetesTarget:
     """Declares images and workspace at once, then each stage on them.
 
     Raises:
-        ConfigurationError: the cluster is not named, unknown, or does not answer.
+        ConfigurationError: the cluster is not named, unknown, or does not answer; or a secret is not really encrypted.
     """
 
     def __init__(self, settings: Settings, stack: str, kubeconfig: str | None = None) -> None:
         self.settings = settings
+        if settings.registry_user:
+            check_passphrase(ROOT / f"Pulumi.{stack}.yaml", os.environ)
         self.cluster = connect(settings.kube_context)
         provider = k8s.Provider(
             "cluster",
