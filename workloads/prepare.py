@@ -3,7 +3,7 @@
     python workloads/prepare.py --storage storage/local --dataset mnist --dataset-dir ~/mnist
 
 Writes data/mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz, then dataset.json, which vouches for them. Files that
-are there and right are kept; a broken download goes on where it ended.
+are there and right are kept; a broken download goes on where it ended; data of before stay until the new are whole.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from typing import Any
 
 from mnist import cli
 from mnist.cli import StageLog
-from mnist.data import FILES, MANIFEST, MNIST_SHA256, PARTS, Manifest, read_manifest, read_pair
+from mnist.data import FILES, MNIST_SHA256, PARTS, Manifest, read_manifest, read_pair
 from mnist.errors import DataError
 from mnist.sources import MIRRORS, Source, directory_source, obtain_all, url_source, write_digits
-from mnist.storage import Storage, explained, make_directory, require_space
+from mnist.storage import Storage, make_directory, require_space
 
 NEEDED_BYTES = 32 << 20  # the four files are 11 MiB; twice over while one is replaced
 
@@ -36,11 +36,9 @@ def prepare(options: argparse.Namespace, storage: Storage, log: StageLog) -> dic
     manifest = _mnist_in_place(storage.data) if options.dataset in ("mnist", "auto") else None
     fresh = manifest is None
     if manifest is None:
-        with explained(storage.data / MANIFEST, "remove"):
-            (storage.data / MANIFEST).unlink(missing_ok=True)  # from here to its rewriting, nothing vouches
         manifest = _obtain(options, storage.data, log)
     train, test = (len(read_pair(storage.data, split)[1].values) for split in ("train", "t10k"))
-    if fresh:  # and images and labels are known to fit together
+    if fresh:
         manifest.write(storage.data)
     log.say(f"{manifest.dataset}: {train:,} training and {test:,} test images, from {manifest.source}")
     return {"dataset": manifest.dataset, "source": manifest.source, "train_images": train, "test_images": test}
@@ -64,7 +62,7 @@ def _obtain(options: argparse.Namespace, directory: Path, log: StageLog) -> Mani
         return Manifest("digits", "scikit-learn's bundled digits", write_digits(directory))
     name, sums = ("custom", None) if options.dataset == "custom" else ("mnist", MNIST_SHA256)
     if options.dataset_dir is not None:  # the user said where: what is wrong there is an error, not a reason to go on
-        source = directory_source(options.dataset_dir.expanduser())
+        source = directory_source(_expanded(options.dataset_dir))
         return Manifest(name, source.name, obtain_all(source, directory, sums))
     reasons = []
     for source in _online_sources(options, log):
@@ -80,6 +78,13 @@ def _obtain(options: argparse.Namespace, directory: Path, log: StageLog) -> Mani
         )
     log.warn("MNIST CANNOT BE HAD: using scikit-learn's 1,797 handwritten digits instead (dataset auto)")
     return Manifest("digits", "scikit-learn's bundled digits, because MNIST cannot be had", write_digits(directory))
+
+
+def _expanded(directory: Path) -> Path:
+    try:
+        return directory.expanduser()
+    except RuntimeError:
+        raise DataError(f"datasetDir is {directory}: no home directory is known for its ~, use another path") from None
 
 
 def _online_sources(options: argparse.Namespace, log: StageLog) -> list[Source]:

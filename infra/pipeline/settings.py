@@ -1,14 +1,24 @@
 """The only reader of configuration: Pulumi.<stack>.yaml's `mnist:` keys, validated before anything is created."""
 
-import contextlib
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from pipeline.errors import ConfigurationError
@@ -17,10 +27,48 @@ from pipeline.stages import STAGES
 NAMESPACE = "mnist"
 ROOT = Path(__file__).resolve().parents[2]
 
+# What pydantic says of text that is no such thing, in fewer words.
+KINDS = {
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+}
+CONTEXT = "kubernetes:context"  # Pulumi's own key, read with ours
+LONGEST_SHOWN = 80  # characters of a wrong value
+LONGEST_NAME = 255  # bytes of a file's name
+
+
+def _text(pattern: str, meaning: str) -> AfterValidator:
+    """Text that matches `pattern` as a whole; `meaning` is what the user is told. Classes are ASCII's."""
+
+    def check(value: str | SecretStr) -> str | SecretStr:
+        if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value(), re.ASCII):
+            raise ValueError(f"must be {meaning}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _listed(value: object) -> object:
+    """Pulumi hands lists over as JSON."""
+    try:
+        decoded = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        decoded = None
+    if not isinstance(decoded, list | tuple):
+        raise ValueError('must be a list, such as ["one", "two"]')
+    return decoded
+
+
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-DNS_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-Quantity = Annotated[str, Field(pattern=r"^[1-9]\d*(Ki|Mi|Gi|Ti)$")]  # Kubernetes' notation of bytes
+Listed = BeforeValidator(_listed)
+PLAIN = _text(r"[^\x00-\x1f\x7f]*", "one line without control characters")
+Plain = Annotated[str, PLAIN]
+DnsLabel = Annotated[
+    str, _text(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and inner hyphens, 63 at most")
+]
+Quantity = Annotated[str, _text(r"[1-9]\d{0,8}(Ki|Mi|Gi|Ti)", "a whole number of Ki, Mi, Gi or Ti, such as 4Gi")]
 KUBERNETES_CPUS = 2  # Triton's there, when tritonCpus is 0
 
 
@@ -34,7 +82,9 @@ class Settings(BaseModel):
 
     dataset: Literal["mnist", "digits", "custom", "auto"]
     dataset_dir: str
-    dataset_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
+    dataset_url: Annotated[
+        str, _text(r"(https?://[^\s\x00-\x1f\x7f]+)?", "an address that begins with http:// or https://")
+    ]
 
     epochs: Annotated[int, Field(ge=0, le=1000)]
     batch_size: Annotated[int, Field(ge=2, le=8192)]
@@ -43,7 +93,9 @@ class Settings(BaseModel):
     target_accuracy: Share
     checkpoint_every: Count
 
-    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+    model_name: Annotated[
+        str, _text(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "letters, digits, _ and -, 63 at most, a letter or digit first")
+    ]
     min_accuracy: Share
     keep_versions: Count
     served_version: Annotated[int, Field(ge=0)]
@@ -53,22 +105,24 @@ class Settings(BaseModel):
     queue_delay_microseconds: Annotated[int, Field(ge=0, le=1_000_000)]
     max_latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-    namespace: Annotated[str, Field(pattern=DNS_LABEL)]
-    kube_context: str  # kubernetes:context, which is no key of ours
-    registry: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*$")]
-    registry_user: str
-    registry_password: SecretStr
-    build_network: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")]
-    build_args: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*=")], ...]
-    triton_image: Annotated[str, Field(pattern=r"^\S+$")]
+    namespace: DnsLabel
+    kube_context: Annotated[str, Field(alias=CONTEXT)]
+    registry: Annotated[
+        str, _text(r"[a-z0-9.-]+(:\d{1,5})?(/[a-z0-9._-]+)*", "host[:port][/path], without http:// before it")
+    ]
+    registry_user: Plain
+    registry_password: Annotated[SecretStr, PLAIN]
+    build_network: Annotated[str, _text(r"[\w.-]*", "the name of a Docker network")]
+    build_args: Annotated[tuple[Annotated[str, _text(r"[A-Za-z_]\w*=[^\x00-\x1f\x7f]*", "NAME=value")], ...], Listed]
+    triton_image: Annotated[str, _text(r"[\w./:@-]+", "slim, ngc or an image's reference")]
     triton_replicas: Annotated[int, Field(ge=1, le=1000)]
     triton_memory: Quantity
     train_cpus: Annotated[int, Field(ge=1, le=1024)]
     train_memory: Quantity
     service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"]
-    client_namespaces: tuple[Annotated[str, Field(pattern=DNS_LABEL)], ...]
-    operators_group: str
-    storage_class: Annotated[str, Field(pattern=r"^[a-z0-9.-]*$")]
+    client_namespaces: Annotated[tuple[DnsLabel, ...], Listed]
+    operators_group: Plain
+    storage_class: Annotated[str, _text(r"[a-z0-9.-]*", "a storage class: lower-case letters, digits, . and -")]
     storage_size: Quantity
 
     storage_dir: str
@@ -92,6 +146,8 @@ class Settings(BaseModel):
             Path(value).expanduser()
         except RuntimeError:
             raise ValueError("must be a path; no home directory is known for its ~") from None
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(value).parts):
+            raise ValueError(f"must be a path; no part of it may be longer than {LONGEST_NAME} bytes")
         return value
 
     @model_validator(mode="after")
@@ -115,11 +171,11 @@ class Settings(BaseModel):
 
     def storage_path(self, stack: str) -> Path:
         """Stack local: the absolute path of the storage directory."""
-        return (ROOT / (Path(self.storage_dir).expanduser() if self.storage_dir else Path("storage", stack))).resolve()
+        return _absolute(Path(self.storage_dir) if self.storage_dir else Path("storage", stack))
 
     def dataset_path(self) -> Path | None:
         """The absolute path of datasetDir; relative ones count from the project's root."""
-        return (ROOT / Path(self.dataset_dir).expanduser()).resolve() if self.dataset_dir else None
+        return _absolute(Path(self.dataset_dir)) if self.dataset_dir else None
 
 
 def load_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
@@ -136,33 +192,48 @@ def load_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> 
     values = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
     if not values.get("datasetDir") and values.get("platform") == "local":
         values["datasetDir"] = environment.get("MNIST_DIR", "")
-    values["kubeContext"] = config.get("kubernetes:context", "")
+    values[CONTEXT] = config.get(CONTEXT, "")
     try:
-        return Settings.model_validate({key: _decoded(value) for key, value in values.items()})
+        return Settings.model_validate(values)
     except ValidationError as error:
         problems = [_explain(problem, values) for problem in error.errors(include_url=False)]
         raise ConfigurationError("; ".join(problems)) from None
 
 
-def _decoded(value: str) -> Any:
-    """Pulumi hands lists over as JSON."""
-    if value.startswith("["):
-        with contextlib.suppress(ValueError):
-            return json.loads(value)
-    return value
+def _absolute(path: Path) -> Path:
+    """Relative ones count from the project's root. A circle of links is left for the file system to refuse."""
+    return Path(os.path.realpath(ROOT / path.expanduser()))
 
 
 def _explain(problem: Mapping[str, Any], values: Mapping[str, str]) -> str:
-    key = str(problem["loc"][0]) if problem["loc"] else ""
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if not key:
+    message = KINDS.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    message = message.replace("Input should be", "must be")
+    if not problem["loc"]:
         return message
+    key, *index = problem["loc"]
+    name = CONTEXT if key == CONTEXT else f"{NAMESPACE}:{key}"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, [to_camel(name) for name in Settings.model_fields], n=1)
-        hint = f"; did you mean {NAMESPACE}:{near[0]}?" if near else "; Pulumi.yaml lists the settings"
-        return f"{NAMESPACE}:{key} is not a setting{hint}"
+        return f"{_shortened(name) if name.isprintable() else _shown(name)} is not a setting; {_hint(key)}"
     if problem["type"] == "missing":
-        return f"{NAMESPACE}:{key} is not set: set it, or restore its default in Pulumi.yaml"
+        return f"{name} is not set: set it, or restore its default in Pulumi.yaml"
     if key == to_camel("registry_password"):
-        return f"{NAMESPACE}:{key}: {message}"  # its value is nobody's business
-    return f"{NAMESPACE}:{key} is {values[key]!r}: {message[0].lower()}{message[1:]}"
+        return f"{name}: {message}"  # its value is nobody's business
+    wrong = f"has {_shown(problem['input'])}" if index else f"is {_shown(values[key])}"
+    return f"{name} {wrong}: {message[0].lower()}{message[1:]}"
+
+
+def _hint(key: str) -> str:
+    """What may have been meant by a key that is none."""
+    if "context" in key.lower():
+        return f"the cluster is chosen by {CONTEXT}"
+    ours = [to_camel(name) for name in Settings.model_fields if name != "kube_context"]
+    near = difflib.get_close_matches(key[:LONGEST_SHOWN], ours, n=1)
+    return f"did you mean {NAMESPACE}:{near[0]}?" if near else "Pulumi.yaml lists the settings"
+
+
+def _shown(value: object) -> str:
+    return _shortened(repr(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}… ({len(text):,} characters)"

@@ -174,6 +174,19 @@ def test_files_that_are_there_and_right_are_not_fetched_again(mirror: Mirror, fo
     assert mirror.ranges == [], "the server was not asked"
 
 
+def test_what_an_earlier_try_brought_is_not_fetched_again(mirror: Mirror, four_files: Path, tmp_path: Path) -> None:
+    whole = {name: (four_files / name).read_bytes() for name in FILES.values()}
+    sums = {name: read_idx(four_files / name, part).sha256 for (_, part), name in FILES.items()}
+    last = list(whole)[-1]
+    mirror.files = {name: content for name, content in whole.items() if name != last}
+    with pytest.raises(DataError, match=f"{last}: the server answered 404"):
+        obtain_all(url_source(mirror.url, print), tmp_path / "data", sums)
+    assert not (tmp_path / "data" / FILES["train", "images"]).exists(), "three of four take no effect"
+    mirror.files, mirror.ranges = whole, []
+    assert obtain_all(url_source(mirror.url, print), tmp_path / "data", sums) == sums, "all four"
+    assert len(mirror.ranges) == 1, "only the missing one was asked for"
+
+
 def test_a_file_missing_in_the_directory_is_named(four_files: Path, tmp_path: Path) -> None:
     name = FILES["t10k", "labels"]
     (four_files / name).unlink()

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,11 +136,3 @@ def test_damaged_test_data_are_named(served: Triton, exported_storage: Storage, 
     path = storage.data / FILES["t10k", "labels"]
     path.write_bytes(path.read_bytes()[:-4])
     assert str(path) in refusal(check(storage, served.endpoint)), "which file"
-
-
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY damaged", b"PK\x03\x04"])
-def test_damaged_predictions_are_named(served: Triton, exported_storage: Storage, copy_of: Copy, damage: bytes) -> None:
-    storage = copy_of(exported_storage)
-    path: Path = storage.models / MODEL / "1" / "predictions.npy"
-    path.write_bytes(damage)
-    assert f"{path} is missing or damaged" in refusal(check(storage, served.endpoint)), "which file"

@@ -9,8 +9,8 @@ import pytest
 import prepare
 from mnist.data import FILES, MANIFEST, MNIST_SHA256, load, read_manifest
 from mnist.storage import Storage
+from tests.storages import write_subset
 from tests.support import free_ports, make_read_only, refusal, run_main, small_disk, succeeded
-from tests.workloads.conftest import write_pair, write_subset
 
 IMAGES = FILES["t10k", "images"]
 needs_mnist = pytest.mark.skipif(not os.environ.get("MNIST_DIR"), reason="needs the four files: set MNIST_DIR")
@@ -62,6 +62,20 @@ def test_a_data_set_of_ones_own_is_taken(storage: Storage, dataset: Path) -> Non
     assert np.array_equal(load(storage.data, "t10k")[0].shape, (10, 28, 28)), "ready to be loaded"
 
 
+def test_the_data_of_before_stay_until_the_new_ones_are_whole(storage: Storage, dataset: Path) -> None:
+    succeeded(run_main(prepare.main, "--storage", storage.root, "--dataset", "digits"))
+    before = read_manifest(storage.data)
+    whole = (dataset / IMAGES).read_bytes()
+    (dataset / IMAGES).write_bytes(whole[:-30])
+    options = ("--storage", storage.root, "--dataset", "custom", "--dataset-dir", dataset)
+    refusal(run_main(prepare.main, *options))
+    assert read_manifest(storage.data) == before and len(load(storage.data, "t10k")[0]) == 359, "as they were"
+    (dataset / IMAGES).write_bytes(whole)
+    succeeded(run_main(prepare.main, *options))
+    assert len(load(storage.data, "t10k")[0]) == 10, "the new ones take their place"
+    assert sorted(path.name for path in storage.data.iterdir()) == sorted([*FILES.values(), MANIFEST]), "nothing else"
+
+
 @pytest.mark.usefixtures("no_mirrors")
 def test_auto_falls_back_to_digits_and_says_so_loudly(storage: Storage) -> None:
     said = succeeded(run_main(prepare.main, "--storage", storage.root, "--dataset", "auto"))
@@ -74,33 +88,6 @@ def test_mnist_that_cannot_be_had_is_an_error_with_the_ways_out(storage: Storage
     message = refusal(run_main(prepare.main, "--storage", storage.root, "--dataset", "mnist"))
     for way_out in ("datasetDir", "datasetUrl", "digits"):
         assert way_out in message, f"{way_out} is a way out"
-
-
-def test_another_data_set_is_not_taken_for_mnist(storage: Storage, dataset: Path) -> None:
-    options = ("--storage", storage.root, "--dataset", "mnist", "--dataset-dir", dataset)
-    message = refusal(run_main(prepare.main, *options))
-    assert "is not MNIST's (SHA-256 differs): use dataset custom" in message, "what it is, and what to do"
-    assert not (storage.data / FILES["train", "images"]).exists(), "it does not stay"
-
-
-def test_a_directory_that_is_missing_is_named(storage: Storage) -> None:
-    options = ("--storage", storage.root, "--dataset", "mnist", "--dataset-dir", "/nowhere")
-    assert "/nowhere/train-images-idx3-ubyte.gz is missing" in refusal(run_main(prepare.main, *options)), "where"
-
-
-def test_a_truncated_file_of_the_user_is_named(storage: Storage, dataset: Path) -> None:
-    (dataset / IMAGES).write_bytes((dataset / IMAGES).read_bytes()[:-30])
-    options = ("--storage", storage.root, "--dataset", "custom", "--dataset-dir", dataset)
-    message = refusal(run_main(prepare.main, *options))
-    assert f"{dataset / IMAGES} is damaged or truncated" in message, "the user's file, not our copy"
-
-
-def test_images_and_labels_that_do_not_fit_are_not_vouched_for(storage: Storage, dataset: Path) -> None:
-    write_pair(dataset, "t10k", np.zeros((3, 28, 28), np.uint8), np.zeros(4, np.uint8))
-    options = ("--storage", storage.root, "--dataset", "custom", "--dataset-dir", dataset)
-    message = refusal(run_main(prepare.main, *options))
-    assert "has 3 images" in message and "4 labels" in message, "both counts"
-    assert not (storage.data / MANIFEST).exists(), "the next stage does not start on them"
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])

@@ -5,23 +5,22 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
-import tritonclient.grpc as grpc_client
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2_grpc
 
 from mnist import data, onnx_model
 from mnist.errors import ServerError
 from mnist.inference import Logits, Pixels, ServedModel
 from mnist.storage import Storage
 from serving import launch
-from tests.support import TRITON, gone, refusal, run_main
+from tests.bad_input.server import Request, Tensor
+from tests.support import gone, refusal, run_main
 from tests.workloads.triton import MODEL, Triton, running_triton
-
-Copy = Callable[[Storage], Storage]
 
 
 @pytest.fixture(scope="module")
@@ -67,44 +66,41 @@ def test_concurrent_requests_each_get_their_own_answer(
     assert len(load.latencies) == len(requests) and (load.latencies > 0).all(), "each was timed"
 
 
-def test_requests_are_brought_together_in_batches(triton: Triton, model: ServedModel, pixels: Pixels) -> None:
-    def counted() -> tuple[int, int]:
-        with urllib.request.urlopen(f"{triton.http}/v2/models/{MODEL}/stats", timeout=10) as response:
-            stats = json.load(response)["model_stats"][0]
-        return stats["inference_count"], stats["execution_count"]
+def counted(triton: Triton) -> tuple[int, int]:
+    """The images that were computed, and in how many batches."""
+    with urllib.request.urlopen(f"{triton.http}/v2/models/{MODEL}/stats", timeout=10) as response:
+        stats = json.load(response)["model_stats"][0]
+    return stats["inference_count"], stats["execution_count"]
 
-    images_before, runs_before = counted()
+
+def test_requests_are_brought_together_in_batches(triton: Triton, model: ServedModel, pixels: Pixels) -> None:
+    images_before, runs_before = counted(triton)
     model.infer_concurrently([pixels[:1]] * 400, 16)
-    images, runs = counted()
+    images, runs = counted(triton)
     assert images - images_before == 400, "all were answered"
     assert runs - runs_before < 400, "some of them together"
 
 
-def request(shape: tuple[int, ...], dtype: str = "FP32", name: str = "input") -> grpc_client.InferInput:
-    tensor = grpc_client.InferInput(name, list(shape), dtype)
-    tensor.set_data_from_numpy(np.zeros(shape, {"FP32": np.float32, "UINT8": np.uint8}[dtype]))
-    return tensor
-
-
 @pytest.mark.parametrize(
-    ("wrong", "reason"),
-    [
-        (request((1, 28, 28, 1)), r"shape"),
-        (request((1, 784)), r"shape"),
-        (request((1, 1, 28, 28), dtype="UINT8"), "data-type"),
-        (request((1, 1, 28, 28), name="image"), "image"),
-        (request((17, 1, 28, 28)), "batch-size must be <= 16"),
-    ],
-    ids=["shape", "rank", "type", "name", "batch of 17"],
+    ("count", "value", "reason"),
+    [(1, np.nan, "holds NaN or infinity"), (2**32, 0.5, "has the shape [1, 28, 28]")],
+    ids=["with NaN", "with a shape that Triton lets through"],
 )
-def test_a_wrong_request_is_refused_and_the_server_goes_on(
-    triton: Triton, model: ServedModel, pixels: Pixels, expected: Logits, wrong: grpc_client.InferInput, reason: str
+def test_a_bad_request_in_a_batch_fails_alone(
+    triton: Triton, pixels: Pixels, expected: Logits, count: int, value: float, reason: str
 ) -> None:
-    client = grpc_client.InferenceServerClient(triton.endpoint)
-    with pytest.raises(InferenceServerException, match=reason):
-        client.infer(MODEL, [wrong], client_timeout=10)
-    client.close()
-    assert np.allclose(model.infer(pixels[:1]), expected[:1], atol=1e-4), "others are still served"
+    good = [Request([Tensor(content=image.tobytes())]) for image in pixels]
+    bad = Request([Tensor((count, 1, 28, 28), np.full((1, 28, 28), value, np.float32).tobytes())])
+    _, runs_before = counted(triton)
+    with grpc.insecure_channel(triton.endpoint) as channel:
+        ask = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer.future
+        pairs = [(ask(one.message()), ask(bad.message())) for one in good]
+        logits = [np.frombuffer(answer.result().raw_output_contents[0], np.float32) for answer, _ in pairs]
+        reasons = {fault.exception().details() for _, fault in pairs}
+    _, runs = counted(triton)
+    assert np.allclose(logits, expected, atol=1e-4), "those beside it get their own answers"
+    assert len(reasons) == 1 and reason in reasons.pop(), "each bad one learns why"
+    assert runs - runs_before < len(good), "some of them were together"
 
 
 def test_an_unknown_model_is_named(triton: Triton, pixels: Pixels) -> None:
@@ -142,26 +138,6 @@ def test_sigterm_ends_triton_and_its_backends(exported_storage: Storage, tmp_pat
         assert gone(family, patience=30) == [], "no stub stays"
 
 
-def launched(storage: Storage, triton: Path = TRITON) -> str:
-    """The refusal of a launch that must not get as far as becoming tritonserver."""
-    return refusal(run_main(launch.main, "--storage", storage.root, "--triton", triton))
-
-
-def test_a_damaged_model_is_not_served(exported_storage: Storage, copy_of: Copy) -> None:
-    storage = copy_of(exported_storage)
-    path = storage.models / MODEL / "1" / "model.onnx"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-    assert f"{path} is damaged (SHA-256 differs" in launched(storage), "which file"
-    path.unlink()
-    assert f"{path} is missing" in launched(storage), "which file"
-
-
-def test_without_a_published_version_nothing_is_served(tmp_path: Path) -> None:
-    message = launched(Storage(tmp_path))
-    assert "has no published version: run the export stage" in message, "what to do"
-
-
 def test_without_tritons_parts_the_launcher_says_how_to_get_them(exported_storage: Storage, tmp_path: Path) -> None:
-    assert f"{tmp_path}/bin/tritonserver is missing: run `make setup`" in launched(exported_storage, tmp_path), "how"
+    message = refusal(run_main(launch.main, "--storage", exported_storage.root, "--triton", tmp_path))
+    assert f"{tmp_path}/bin/tritonserver is missing: run `make setup`" in message, "how"

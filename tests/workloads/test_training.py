@@ -19,8 +19,8 @@ from mnist.checkpoint import Checkpoint, TrainConfig, load
 from mnist.cli import last_finished
 from mnist.storage import Storage
 from mnist.training import Tensors, Trainer, batch_bounds, epoch_order
+from tests.storages import QUICK
 from tests.support import WORKLOADS, make_read_only, refusal, run_main, small_disk, succeeded
-from tests.workloads.conftest import QUICK
 
 Copy = Callable[[Storage], Storage]
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mnist.data import record
 from mnist.errors import CheckpointError, PipelineError
 from mnist.model import MODEL_NAME, build_model
 from mnist.storage import CHECKPOINT, Storage, explained, replace_link, write_atomic
@@ -67,16 +68,17 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: missing, truncated, not a checkpoint of this project, or of another architecture.
     """
-    if not path.is_file():
-        target = f" (links to {path.readlink()})" if path.is_symlink() else ""
-        raise CheckpointError(f"{path} is missing{target}: run the train stage")
     try:
         with explained(path, "read"):
             _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint = Checkpoint(**{**content, "config": TrainConfig(**content["config"])})
-        if checkpoint.format != FORMAT:
-            raise CheckpointError(f"{path} has checkpoint format {checkpoint.format}, expected {FORMAT}: train again")
+        if not isinstance(content, dict) or "format" not in content:
+            raise ValueError("another program's")
+        if content["format"] != FORMAT:
+            raise CheckpointError(f"{path} has checkpoint format {content['format']}, expected {FORMAT}: train again")
+        checkpoint = record(Checkpoint, {**content, "config": record(TrainConfig, content["config"])})
+        if not 0 <= checkpoint.accuracy <= 1:
+            raise ValueError(f"accuracy {checkpoint.accuracy}")
         _check_weights(checkpoint.model, path)
     except PipelineError:
         raise
@@ -92,20 +94,35 @@ def load(path: Path) -> Checkpoint:
 
 def _check_archive(path: Path) -> None:
     """torch.load does not look at the archive's check sums: damaged weights would pass for weights."""
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is damaged or not a checkpoint; it was not executed: remove it and train again")
-    with zipfile.ZipFile(path) as archive:
-        wrong = archive.testzip()
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory, expected a checkpoint: move it away and train again")
+    if not path.is_file():
+        target = f" (links to {path.readlink()})" if path.is_symlink() else ""
+        raise CheckpointError(f"{path} is missing{target}: run the train stage")
+    with path.open("rb") as file:
+        file.read(1)  # is_zipfile takes what cannot be read for no archive
+        if not zipfile.is_zipfile(file):
+            raise CheckpointError(
+                f"{path} is damaged or not a checkpoint; it was not executed: remove it and train again"
+            )
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                # torch.save compresses nothing; a few kilobytes could unpack to more than the memory holds.
+                raise CheckpointError(f"{path} is compressed, not a checkpoint of this project: train again")
+            wrong = archive.testzip()
     if wrong is not None:
         raise CheckpointError(f"{path} is damaged (wrong check sum in {wrong}): remove it and train again")
 
 
 def _check_weights(weights: dict[str, Tensor], path: Path) -> None:
-    expected = {name: tensor.shape for name, tensor in build_model().state_dict().items()}
-    found = {name: tensor.shape for name, tensor in weights.items()}
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in build_model().state_dict().items()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
     if found != expected:
         wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
         raise CheckpointError(f"{path} is not a {MODEL_NAME} for 1x28x28 images ({wrong[0]} differs): train again")
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path} holds NaN or infinity ({name}): train again with a lower learningRate")
 
 
 def resumable(storage: Storage, config: TrainConfig) -> tuple[Path, Checkpoint] | None:

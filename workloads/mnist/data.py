@@ -3,22 +3,26 @@
 The format is documented at http://yann.lecun.com/exdb/mnist: a big-endian header (magic, sizes), then raw bytes.
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
+import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist.errors import DataError
-from mnist.storage import explained, write_atomic
+from mnist.storage import write_atomic
 
+Record = TypeVar("Record")
 Split = Literal["train", "t10k"]
 Part = Literal["images", "labels"]
 PARTS: tuple[Part, Part] = ("images", "labels")
@@ -30,7 +34,7 @@ CLASSES = 10
 MAGIC: dict[str, int] = {"images": 2051, "labels": 2049}
 MAX_IMAGES = 1_000_000  # bounds what a hostile header can make us allocate
 MANIFEST = "dataset.json"
-_RENEW = f"replace it, or remove {MANIFEST} beside it to have it prepared anew"
+RENEW = f"replace it, or remove {MANIFEST} beside it to have it prepared anew"
 DATASETS = ("mnist", "digits", "custom")
 
 FILES: dict[tuple[Split, Part], str] = {
@@ -87,19 +91,20 @@ def read_manifest(directory: Path) -> Manifest:
         DataError: there is none, or it cannot be read: prepare-data has not finished here.
     """
     path = directory / MANIFEST
-    try:
-        with explained(path, "read"):
-            fields = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        if fields is None:
+    with reading(path):
+        if not path.exists():
             raise DataError(f"{path} is missing: run the prepare-data stage first")
-        manifest = Manifest(**fields)
+        require_file(path)
+        content = path.read_bytes()
+    try:
+        manifest = record(Manifest, json.loads(content))
         if manifest.dataset not in DATASETS or set(manifest.sha256) != set(FILES.values()):
             raise ValueError("not all files are vouched for")
-        if not all(isinstance(value, str) for value in manifest.sha256.values()):
-            raise TypeError("a sum is text")
-        return manifest
-    except (ValueError, TypeError):
+        if not all(re.fullmatch("[0-9a-f]{64}", value) for value in manifest.sha256.values()):
+            raise ValueError("no SHA-256")
+    except (ValueError, TypeError, RecursionError):
         raise DataError(f"{path} is damaged: remove it and run the prepare-data stage again") from None
+    return manifest
 
 
 def load(directory: Path, split: Split) -> tuple[Images, Labels]:
@@ -116,7 +121,7 @@ def load(directory: Path, split: Split) -> tuple[Images, Labels]:
     for part, idx in zip(PARTS, (images, labels), strict=True):
         path = directory / FILES[split, part]
         if idx.sha256 != manifest.sha256[path.name]:
-            raise DataError(f"{path} changed since prepare-data wrote it: {_RENEW}")
+            raise DataError(f"{path} changed since prepare-data wrote it: {RENEW}")
     return images.values, labels.values
 
 
@@ -125,7 +130,10 @@ def read_pair(directory: Path, split: Split) -> tuple[Idx, Idx]:
     images_path, labels_path = (directory / FILES[split, part] for part in PARTS)
     images, labels = read_idx(images_path, "images"), read_idx(labels_path, "labels")
     if len(images.values) != len(labels.values):
-        raise DataError(f"{images_path} has {len(images.values)} images, {labels_path} {len(labels.values)} labels")
+        raise DataError(
+            f"{images_path} has {len(images.values)} images, but {labels_path} {len(labels.values)} labels: "
+            "use files that belong together"
+        )
     return images, labels
 
 
@@ -133,24 +141,59 @@ def read_idx(path: Path, part: Part) -> Idx:
     """Read and check one gzipped IDX file.
 
     Raises:
-        DataError: the file is missing, a directory, truncated, not gzip, of another kind, of another size than its
-            header claims, its images are not 28 x 28, or a label is not in 0..9.
+        DataError: the file is missing, not a file, unreadable, truncated, not gzip, of another kind, of another size
+            than its header claims, its images are not 28 x 28, or a label is not in 0..9.
     """
-    if not path.exists():
-        raise DataError(f"{path} is missing: put it there or run the prepare-data stage")
-    if path.is_dir():
-        raise DataError(f"{path} is a directory, expected an IDX file: move it away")
-    try:
-        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
-            idx = _parse(path, part, file)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or truncated ({error}): {_RENEW}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    with reading(path):
+        if not path.exists():
+            raise DataError(f"{path} is missing: put it there or run the prepare-data stage")
+        require_file(path)
+        try:
+            with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
+                idx = _parse(path, part, file)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is damaged or truncated ({error}): {RENEW}") from None
     if part == "labels" and idx.values.max() >= CLASSES:
         index = int(idx.values.argmax())
-        raise DataError(f"{path}: label {idx.values[index]} at index {index}, expected 0 to {CLASSES - 1}")
+        raise DataError(f"{path}: label {idx.values[index]} at index {index}, expected 0 to {CLASSES - 1}: {RENEW}")
     return idx
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError into a `DataError`: data are the user's, so the way out is another than for the storage."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"cannot read {path} ({reason}): make it readable, or replace it") from None
+
+
+def require_file(path: Path) -> None:
+    """Refuse what cannot be read to its end: a directory, a pipe, a device.
+
+    Raises:
+        DataError: `path` is one of these.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a directory, expected a file: move it away")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file: move it away")
+
+
+def record(kind: type[Record], content: Any) -> Record:
+    """A dataclass out of what a file says, `kind(**content)`, with every value checked against its field's type.
+
+    Raises:
+        TypeError: `content` has other fields, or values of other types.
+    """
+    if not isinstance(content, Mapping):
+        raise TypeError(f"expected fields, found {type(content).__name__}")
+    made = kind(**content)
+    for name, expected in get_type_hints(kind).items():
+        if not _fits(getattr(made, name), expected):
+            raise TypeError(f"{name} is of another type")
+    return made
 
 
 def write_images(path: Path, images: Images) -> None:
@@ -166,22 +209,35 @@ def _parse(path: Path, part: Part, file: gzip.GzipFile) -> Idx:
     size_count = 3 if part == "images" else 1
     header = file.read(4 * (1 + size_count))
     if len(header) < 4 * (1 + size_count):
-        raise DataError(f"{path} is truncated: it ends within its header")
+        raise DataError(f"{path} is truncated, it ends within its header: {RENEW}")
     magic, *shape = struct.unpack(f">{1 + size_count}I", header)
     if magic != MAGIC[part]:
         hint = "images and labels are swapped" if magic in MAGIC.values() else f"not an IDX file of {part}"
-        raise DataError(f"{path}: magic number {magic}, expected {MAGIC[part]}: {hint}")
+        raise DataError(f"{path}: magic number {magic}, expected {MAGIC[part]}, {hint}: {RENEW}")
     if part == "images" and shape[1:] != [SIDE, SIDE]:
-        raise DataError(f"{path}: images are {shape[1]}x{shape[2]}, expected {SIDE}x{SIDE}")
+        raise DataError(f"{path}: images are {shape[1]}x{shape[2]}, expected {SIDE}x{SIDE}: {RENEW}")
     if not 1 <= shape[0] <= MAX_IMAGES:
-        raise DataError(f"{path}: the header claims {shape[0]} {part}, expected 1 to {MAX_IMAGES}")
+        raise DataError(f"{path}: the header claims {shape[0]} {part}, expected 1 to {MAX_IMAGES}: {RENEW}")
     size = int(np.prod(shape))
     body = file.read(size + 1)  # one more than there may be: enough to notice, too little to fill the memory
     if len(body) != size:
         amount = "fewer" if len(body) < size else "more"
-        raise DataError(f"{path} holds {amount} bytes than the {shape[0]} {part} its header claims: {_RENEW}")
+        raise DataError(f"{path} holds {amount} bytes than the {shape[0]} {part} its header claims: {RENEW}")
     return Idx(np.frombuffer(body, np.uint8).reshape(shape).copy(), hashlib.sha256(header + body).hexdigest())
 
 
 def _digest(sums: Iterable[str]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    origin, inner = get_origin(expected), get_args(expected)
+    if origin is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if expected in (int, float):  # whole numbers are numbers; True is none
+        return isinstance(value, (int, expected)) and not isinstance(value, bool)
+    return expected is Any or isinstance(value, expected)

@@ -6,15 +6,13 @@ import re
 import shutil
 import tempfile
 import uuid
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist.data import CLASSES, SIDE
+from mnist.data import CLASSES, SIDE, record
 from mnist.errors import ModelError
 from mnist.storage import explained, make_directory, publish_directory, write_atomic
 
@@ -25,6 +23,9 @@ PREDICTIONS_FILE = "predictions.npy"  # PyTorch's predictions for the test data,
 CONFIG_FILE = "config.pbtxt"
 REJECTED_FILE = "rolled-back.json"  # versions that were gone back from; none of them is "the newest"
 RESTART_FILE = ".restart"  # its change asks the running server to start again, on what config.pbtxt then says
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"  # it names a directory, and goes into config.pbtxt
+NAME_MEANING = "letters, digits, _ and -, 63 at most, a letter or digit first"
 
 # https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
 _CONFIG = """\
@@ -93,6 +94,8 @@ class ModelRepository:
     """One model's directory below storage/models."""
 
     def __init__(self, models: Path, name: str) -> None:
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise ModelError(f"the model name is {name!r}: it must be {NAME_MEANING}")
         self.name = name
         self.directory = models / name
         self.config_path = self.directory / CONFIG_FILE
@@ -120,9 +123,11 @@ class ModelRepository:
     def metadata(self, version: int) -> Metadata:
         path = self.version_directory(version) / METADATA_FILE
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return Metadata(**content)
-        except (OSError, ValueError, TypeError):
+            metadata = record(Metadata, json.loads(path.read_text(encoding="utf-8")))
+            if not 0 <= metadata.accuracy <= 1:
+                raise ValueError("no accuracy")
+            return metadata
+        except (OSError, ValueError, TypeError, RecursionError):
             raise ModelError(f"{path} is missing or damaged: remove version {version} or restore the file") from None
 
     def predictions(self, version: int) -> npt.NDArray[np.uint8]:
@@ -130,8 +135,11 @@ class ModelRepository:
         path = self.version_directory(version) / PREDICTIONS_FILE
         try:
             with path.open("rb") as file:
-                return np.asarray(np.load(file, allow_pickle=False), dtype=np.uint8)
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+                predictions = np.lib.format.read_array(file, allow_pickle=False)
+            if predictions.dtype != np.uint8 or predictions.ndim != 1 or (predictions >= CLASSES).any():
+                raise ValueError("no predictions")
+            return predictions
+        except Exception:  # damaged bytes make NumPy raise almost anything
             raise ModelError(f"{path} is missing or damaged: remove version {version} or restore the file") from None
 
     def staging(self) -> Path:

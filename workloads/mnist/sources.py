@@ -1,15 +1,31 @@
 """Where the data set comes from: a directory, the public mirrors, a URL, or scikit-learn's bundled digits."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mnist.data import FILES, SIDE, Idx, Images, Part, Split, read_idx, write_images, write_labels
+from mnist.data import (
+    FILES,
+    MANIFEST,
+    PARTS,
+    RENEW,
+    SIDE,
+    Idx,
+    Images,
+    Part,
+    Split,
+    read_idx,
+    reading,
+    require_file,
+    write_images,
+    write_labels,
+)
 from mnist.errors import DataError
-from mnist.storage import explained, write_atomic
+from mnist.storage import explained, make_directory, write_atomic
 
 # The mirrors that torchvision.datasets.MNIST uses, and the one of TensorFlow's tutorials.
 MIRRORS = (
@@ -20,6 +36,7 @@ MIRRORS = (
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 MAX_FILE_BYTES = 1 << 30
+INCOMING = ".incoming"  # in the data directory: where files are put together before they replace those of before
 
 Say = Callable[[str], None]
 
@@ -35,9 +52,12 @@ class Source:
 def directory_source(directory: Path) -> Source:
     def obtain(name: str, destination: Path) -> None:
         path = directory / name
-        if not path.is_file():
-            raise DataError(f"{path} is missing: datasetDir must hold the four files {', '.join(FILES.values())}")
-        with explained(path, "read"):
+        with reading(path):
+            if not path.exists():
+                raise DataError(f"{path} is missing: datasetDir must hold the four files {', '.join(FILES.values())}")
+            require_file(path)
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise DataError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes: not a data set of this kind")
             content = path.read_bytes()
         write_atomic(destination, content)
 
@@ -115,6 +135,8 @@ def _reason(error: Exception) -> str:
 def obtain_all(source: Source, directory: Path, sums: dict[str, str] | None) -> dict[str, str]:
     """Bring the four files into `directory`, keeping those that are there and right.
 
+    The files of before, and the manifest that vouches for them, stay until all of the new ones are known to be right.
+
     Args:
         source: Where to take missing files from.
         directory: The data directory in storage.
@@ -123,17 +145,57 @@ def obtain_all(source: Source, directory: Path, sums: dict[str, str] | None) -> 
     Returns:
         The sums of the uncompressed contents by file name.
     """
-    return {name: _obtain(source, directory / name, part, sums).sha256 for (_, part), name in FILES.items()}
+    with _replacing(directory) as incoming:
+        found: dict[str, Idx] = {}
+        for (_, part), name in FILES.items():
+            kept = _present(directory / name, part, sums)
+            if kept is not None:
+                (incoming / name).unlink(missing_ok=True)  # of an earlier try
+            found[name] = kept or _present(incoming / name, part, sums) or _obtain(source, incoming / name, part, sums)
+        _check_counts(source, {name: len(idx.values) for name, idx in found.items()})
+    return {name: idx.sha256 for name, idx in found.items()}
+
+
+def _check_counts(source: Source, counts: dict[str, int]) -> None:
+    splits: tuple[Split, Split] = ("train", "t10k")
+    for split in splits:
+        images, labels = (FILES[split, part] for part in PARTS)
+        if counts[images] != counts[labels]:
+            raise DataError(
+                f"{source.name}/{images} has {counts[images]} images, but {labels} {counts[labels]} labels: "
+                "use files that belong together"
+            )
+
+
+@contextlib.contextmanager
+def _replacing(directory: Path) -> Iterator[Path]:
+    """A directory to put files together in; at the end, if all went well, they replace those of `directory`."""
+    incoming = make_directory(directory / INCOMING)
+    try:
+        yield incoming
+        with explained(directory / MANIFEST, "remove"):
+            (directory / MANIFEST).unlink(missing_ok=True)  # from here to its rewriting, nothing vouches
+        with explained(directory):
+            for name in FILES.values():
+                if (incoming / name).exists():
+                    os.replace(incoming / name, directory / name)
+    finally:
+        with contextlib.suppress(OSError):
+            incoming.rmdir()  # not empty after a failure: what is right there is not fetched twice
+
+
+def _present(path: Path, part: Part, sums: dict[str, str] | None) -> Idx | None:
+    """What lies there, if it is right; what is damaged is fetched anew."""
+    if sums is None:
+        return None
+    with contextlib.suppress(DataError):
+        idx = read_idx(path, part)
+        if idx.sha256 == sums[path.name]:
+            return idx
+    return None
 
 
 def _obtain(source: Source, path: Path, part: Part, sums: dict[str, str] | None) -> Idx:
-    if sums is not None and path.is_file():
-        try:
-            present = read_idx(path, part)
-        except DataError:
-            present = None  # damaged: fetched anew
-        if present is not None and present.sha256 == sums[path.name]:
-            return present
     source.obtain(path.name, path)
     try:
         idx = read_idx(path, part)
@@ -141,7 +203,8 @@ def _obtain(source: Source, path: Path, part: Part, sums: dict[str, str] | None)
             raise DataError(f"{path.name} from {source.name} is not MNIST's (SHA-256 differs): use dataset custom")
     except DataError as error:
         path.unlink(missing_ok=True)  # what is wrong does not stay where the next stage would find it
-        raise DataError(str(error).replace(str(path), f"{source.name}/{path.name}")) from None
+        message = str(error).replace(str(path), f"{source.name}/{path.name}").replace(RENEW, "replace it")
+        raise DataError(message) from None
     return idx
 
 
@@ -159,12 +222,13 @@ def write_digits(directory: Path) -> dict[str, str]:
     test = np.arange(len(labels)) % 5 == 4
     sums: dict[str, str] = {}
     splits: tuple[tuple[Split, np.ndarray], ...] = (("train", ~test), ("t10k", test))
-    for split, chosen in splits:
-        images_path, labels_path = directory / FILES[split, "images"], directory / FILES[split, "labels"]
-        write_images(images_path, images[chosen])
-        write_labels(labels_path, labels[chosen])
-        sums[images_path.name] = read_idx(images_path, "images").sha256
-        sums[labels_path.name] = read_idx(labels_path, "labels").sha256
+    with _replacing(directory) as incoming:
+        for split, chosen in splits:
+            images_path, labels_path = incoming / FILES[split, "images"], incoming / FILES[split, "labels"]
+            write_images(images_path, images[chosen])
+            write_labels(labels_path, labels[chosen])
+            sums[images_path.name] = read_idx(images_path, "images").sha256
+            sums[labels_path.name] = read_idx(labels_path, "labels").sha256
     return sums
 
 
