@@ -28,7 +28,7 @@ from mnist.cpus import available_cpus
 from mnist.data import CLASSES, Images, Labels, load
 from mnist.errors import GateError
 from mnist.inference import Load, Pixels, ServedModel, confidences, measure_one_by_one
-from mnist.repository import MAX_BATCH_SIZE, ModelRepository
+from mnist.repository import MAX_BATCH_SIZE, Metadata, ModelRepository
 from mnist.rollback import last_good, roll_back
 from mnist.storage import RESULTS_FILE, Storage, new_run, replace_link, write_atomic
 
@@ -61,6 +61,11 @@ def check(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
     with ServedModel(options.endpoint, options.model_name) as model:
         waited = model.wait_ready(options.deadline)
         version = model.version()
+        repository = ModelRepository(storage.models, options.model_name)
+        published = (
+            repository.metadata(version),
+            repository.predictions(version),
+        )  # damaged ones are said before the work
         log.say(f"{options.model_name} version {version} at {options.endpoint} was ready after {waited:.1f} s")
         loads = _measure(model, pixels, log)
     logits = loads["batches"].logits
@@ -70,7 +75,7 @@ def check(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
         "model_name": options.model_name,
         "served_version": version,
         "waited_seconds": round(waited, 3),
-        **_quality(storage, options.model_name, version, logits, labels),
+        **_quality(*published, logits, labels),
         "samples": _samples(logits, labels),
         "load": {name: load.summary() for name, load in loads.items()},
         "gates": {"minAccuracy": options.min_accuracy, "maxLatencyMs": options.max_latency_ms},
@@ -81,7 +86,6 @@ def check(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
     results["verdict"] = "; ".join(failures) or "passed"
     run = _write(storage, results, loads, images, labels)
     _tell(results, log)
-    repository = ModelRepository(storage.models, options.model_name)
     if failures:
         way_back = _way_back(options, storage, repository, version)
         raise GateError(
@@ -130,11 +134,9 @@ def _measure(model: ServedModel, pixels: Pixels, log: StageLog) -> dict[str, Loa
 
 
 def _quality(
-    storage: Storage, model_name: str, version: int, logits: npt.NDArray[np.float32], labels: Labels
+    metadata: Metadata, reference: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32], labels: Labels
 ) -> dict[str, Any]:
     predictions = logits.argmax(1)
-    repository = ModelRepository(storage.models, model_name)
-    metadata, reference = repository.metadata(version), repository.predictions(version)
     comparable = reference.shape == predictions.shape
     return {
         "accuracy": float(accuracy_score(labels, predictions)),

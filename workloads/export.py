@@ -8,6 +8,7 @@ never changed, and models/<name>/config.pbtxt. A model that is not better is not
 
 import argparse
 import io
+import os
 import shutil
 import sys
 from datetime import UTC, datetime
@@ -49,7 +50,9 @@ def export(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
     serving = ServingConfig(cpus=options.serving_cpus or available_cpus(), queue_delay_us=options.queue_delay_us)
     if options.served_version and options.served_version not in repository.versions():
         kept = ", ".join(map(str, repository.versions())) or "none"
-        raise ModelError(f"servedVersion {options.served_version} does not exist; published versions: {kept}")
+        raise ModelError(
+            f"servedVersion {options.served_version} does not exist; published versions: {kept}, or 0 for the newest"
+        )
     require_space(make_directory(repository.directory), NEEDED_BYTES)
     staging = repository.staging()
     try:
@@ -90,7 +93,8 @@ def _candidate(storage: Storage, staging: Path, log: StageLog) -> Metadata:
     manifest = read_manifest(storage.data)
     if checkpoint.config.test_digest != manifest.test_digest:
         raise CheckpointError(
-            f"{source} was trained with {checkpoint.config.dataset}, the data are now {manifest.dataset}: train again"
+            f"{source} was trained with other data ({checkpoint.config.dataset}) "
+            f"than are there now ({manifest.dataset}): train again"
         )
     model = build_model()
     model.load_state_dict(checkpoint.model)
@@ -128,7 +132,7 @@ def _metadata(
     return Metadata(
         export_date=datetime.now(UTC).isoformat(timespec="seconds"),
         accuracy=accuracy,
-        source_model=str(storage.best_model.resolve().relative_to(storage.root)),
+        source_model=os.path.relpath(storage.best_model.resolve(), storage.root),
         dataset=checkpoint.config.dataset,
         test_digest=checkpoint.config.test_digest,
         test_images=count,

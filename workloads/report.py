@@ -67,7 +67,7 @@ def _read_json(path: Path) -> Any:
     try:
         with explained(path, "read"):
             return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{path} is damaged: run the client stage again") from None
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from mnist import cli, training
+from mnist import cli, compact, model, training
 from mnist.checkpoint import Checkpoint, TrainConfig, link_best, resumable, save
-from mnist.cli import StageLog, stop_request
+from mnist.cli import StageLog, number, stop_request
 from mnist.cpus import available_cpus
 from mnist.data import Manifest, load, read_manifest
 from mnist.errors import CheckpointError, InterruptedStageError
@@ -30,14 +30,18 @@ NEEDED_BYTES = 400 << 20  # two checkpoints of 134 MB (weights and Adam's two mo
 
 def parser() -> argparse.ArgumentParser:
     options = cli.parser("train", (__doc__ or "").splitlines()[0])
-    options.add_argument("--epochs", type=int, default=0, help="0: 1 on MNIST, 15 on digits")
-    options.add_argument("--batch-size", type=int, default=256)
-    options.add_argument("--learning-rate", type=float, default=4e-3, help="the one-cycle schedule's peak")
-    options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--target-accuracy", type=float, default=0.0, help="stop after an epoch that reaches it")
-    options.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
-    options.add_argument("--log-every", type=int, default=10, metavar="STEPS")
-    options.add_argument("--threads", type=int, default=0, help="0: as many as CPUs are available")
+    options.add_argument("--epochs", type=number(int, 0), default=0, help="0: 1 on MNIST, 15 on digits")
+    options.add_argument("--batch-size", type=number(int, 2), default=256)
+    options.add_argument(
+        "--learning-rate", type=number(float, 1e-9, 1), default=4e-3, help="the one-cycle schedule's peak"
+    )
+    options.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=1)
+    options.add_argument(
+        "--target-accuracy", type=number(float, 0, 1), default=0.0, help="stop after an epoch that reaches it"
+    )
+    options.add_argument("--checkpoint-every", type=number(int, 1), default=50, metavar="STEPS")
+    options.add_argument("--log-every", type=number(int, 1), default=10, metavar="STEPS")
+    options.add_argument("--threads", type=number(int, 0), default=0, help="0: as many as CPUs are available")
     return options
 
 
@@ -89,7 +93,7 @@ def _config(options: argparse.Namespace, manifest: Manifest, threads: int) -> Tr
 def _code_digest() -> str:
     """A resumed training must go on with the code it began with."""
     here = Path(__file__)
-    sources = [here, Path(training.__file__), here.parent / "mnist" / "model.py"]
+    sources = [here, Path(training.__file__), Path(compact.__file__), Path(model.__file__)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 

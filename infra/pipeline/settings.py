@@ -83,7 +83,12 @@ class Settings(BaseModel):
     dataset: Literal["mnist", "digits", "custom", "auto"]
     dataset_dir: str
     dataset_url: Annotated[
-        str, _text(r"(https?://[^\s\x00-\x1f\x7f]+)?", "an address that begins with http:// or https://")
+        str,
+        # Addresses are shown in logs and command lines, so they are no place for credentials.
+        _text(
+            r"(https?://[^\s\x00-\x1f\x7f@/]+(/[^\s\x00-\x1f\x7f]*)?)?",
+            "http://… or https://…, without a user or password",
+        ),
     ]
 
     epochs: Annotated[int, Field(ge=0, le=1000)]
@@ -216,7 +221,7 @@ def _explain(problem: Mapping[str, Any], values: Mapping[str, str]) -> str:
         return f"{_shortened(name) if name.isprintable() else _shown(name)} is not a setting; {_hint(key)}"
     if problem["type"] == "missing":
         return f"{name} is not set: set it, or restore its default in Pulumi.yaml"
-    if key == to_camel("registry_password"):
+    if key == to_camel("registry_password") or (key == to_camel("dataset_url") and "@" in values[key]):
         return f"{name}: {message}"  # its value is nobody's business
     wrong = f"has {_shown(problem['input'])}" if index else f"is {_shown(values[key])}"
     return f"{name} {wrong}: {message[0].lower()}{message[1:]}"

@@ -35,6 +35,7 @@ def unknown(key: str, hint: str) -> Case:
     return Case(f"setting {key} does not exist", lambda _bench: refused({key: "1"}), expected)
 
 
+ADDRESS = "must be http://… or https://…, without a user or password"
 ITEM = "lower-case letters, digits and inner hyphens, 63 at most"
 MEMORY = "must be a whole number of Ki, Mi, Gi or Ti, such as 4Gi"
 NAME = "must be letters, digits, _ and -, 63 at most, a letter or digit first"
@@ -46,8 +47,8 @@ VALUES = (
     ("dataset", "fashion", "must be 'mnist', 'digits', 'custom' or 'auto'"),
     ("datasetDir", "a\nb", "without control characters"),
     ("datasetDir", "~no-such-user/mnist", "no home directory is known for its ~"),
-    ("datasetUrl", "ftp://example.org", "must be an address that begins with http:// or https://"),
-    ("datasetUrl", "http://a\0b", "must be an address that begins with http:// or https://"),
+    ("datasetUrl", "ftp://example.org", ADDRESS),
+    ("datasetUrl", "http://a\0b", ADDRESS),
     ("epochs", "-1", "must be greater than or equal to 0"),
     ("epochs", "1001", "must be less than or equal to 1000"),
     ("epochs", "many", "must be a whole number"),
@@ -109,6 +110,9 @@ OTHERS = (
     combined("storageDir with a name too long", {"storageDir": "x" * 300}, "mnist:storageDir", "longer than 255 bytes"),
     combined("seed of 5,000 digits", {"seed": "9" * 5000}, "mnist:seed is '99", "… (5,002 characters)", "exceeded"),
     combined("dataset custom without a source", {"dataset": "custom"}, "custom needs datasetDir or datasetUrl"),
+    combined(
+        "datasetUrl with a password", {"datasetUrl": "https://me:hunter2@example.org"}, f"mnist:datasetUrl: {ADDRESS}"
+    ),
     combined("datasetDir for pods", {"datasetDir": "/mnist"}, "datasetDir", "pods cannot read it: use datasetUrl"),
     combined("registryUser alone", {"registryUser": "me"}, "registryUser and registryPassword go together"),
     combined("registryPassword alone", {"registryPassword": "x"}, "registryUser and registryPassword go together"),

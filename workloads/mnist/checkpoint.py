@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist.data import record
 from mnist.errors import CheckpointError, PipelineError
 from mnist.model import MODEL_NAME, build_model
+from mnist.records import record
 from mnist.storage import CHECKPOINT, Storage, explained, replace_link, write_atomic
 
 FORMAT = 1

@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import json
+import math
+import os
 import signal
 import sys
 import threading
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from mnist import __version__
 from mnist.errors import InterruptedStageError, PipelineError
@@ -20,6 +22,7 @@ from mnist.storage import Storage, explained, make_directory
 
 DEFAULT_STORAGE = Path("/storage")
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -52,9 +55,29 @@ class StageLog:
         self.record("finished", seconds=round(time.monotonic() - self._started, 3), **summary)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong with the command line as every other error is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"error: {self.prog}: {message}; --help lists the options\n")
+
+
+def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    """An option's type: a number within these bounds."""
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if least <= (value := kind(text)) <= most:
+                return value
+        bounds = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number {bounds}")
+
+    return convert
+
+
 def parser(stage: str, description: str) -> argparse.ArgumentParser:
     """The options all stages have; a stage adds its own."""
-    options = argparse.ArgumentParser(prog=stage, description=description, allow_abbrev=False)
+    options = _Parser(prog=stage, description=description, allow_abbrev=False)
     options.add_argument("--storage", type=Path, default=DEFAULT_STORAGE, help="storage directory (%(default)s)")
     options.add_argument("--version", action="version", version=__version__)
     return options
@@ -73,10 +96,10 @@ def run(
         writes: False for a stage whose storage is mounted read-only: it keeps no log and does not lock the storage.
 
     Returns:
-        The exit status: 0, 1 for an error a user can mend (printed as one line), 130 when asked to stop.
+        The exit status: 0, 1 for an error a user can mend (printed as one line), 130 when asked to stop; 2 for options.
     """
     arguments = options.parse_args(argv)
-    storage = Storage(arguments.storage.resolve())
+    storage = Storage(Path(os.path.realpath(arguments.storage)))  # a circle of links is left for the disk to refuse
     log = StageLog(stage, storage, keep=writes)
     try:
         with _signals_raise(), exclusive(storage.root, stage) if writes else contextlib.nullcontext():

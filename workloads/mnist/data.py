@@ -10,19 +10,18 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist.errors import DataError
+from mnist.records import record
 from mnist.storage import write_atomic
 
-Record = TypeVar("Record")
 Split = Literal["train", "t10k"]
 Part = Literal["images", "labels"]
 PARTS: tuple[Part, Part] = ("images", "labels")
@@ -181,21 +180,6 @@ def require_file(path: Path) -> None:
         raise DataError(f"{path} is not a regular file: move it away")
 
 
-def record(kind: type[Record], content: Any) -> Record:
-    """A dataclass out of what a file says, `kind(**content)`, with every value checked against its field's type.
-
-    Raises:
-        TypeError: `content` has other fields, or values of other types.
-    """
-    if not isinstance(content, Mapping):
-        raise TypeError(f"expected fields, found {type(content).__name__}")
-    made = kind(**content)
-    for name, expected in get_type_hints(kind).items():
-        if not _fits(getattr(made, name), expected):
-            raise TypeError(f"{name} is of another type")
-    return made
-
-
 def write_images(path: Path, images: Images) -> None:
     header = struct.pack(">IIII", MAGIC["images"], len(images), SIDE, SIDE)
     write_atomic(path, gzip.compress(header + images.tobytes(), mtime=0))  # no time stamp: same images, same file
@@ -228,16 +212,3 @@ def _parse(path: Path, part: Part, file: gzip.GzipFile) -> Idx:
 
 def _digest(sums: Iterable[str]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    origin, inner = get_origin(expected), get_args(expected)
-    if origin is UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
-    if expected in (int, float):  # whole numbers are numbers; True is none
-        return isinstance(value, (int, expected)) and not isinstance(value, bool)
-    return expected is Any or isinstance(value, expected)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mnist.data import CLASSES, SIDE, record
+from mnist.data import CLASSES, SIDE
 from mnist.errors import ModelError
+from mnist.records import record
 from mnist.storage import explained, make_directory, publish_directory, write_atomic
 
 MAX_BATCH_SIZE = 16

@@ -23,6 +23,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: make it writable or choose another storage",
     errno.EACCES: "permission denied: make it writable for this user or choose another storage",
     errno.EPERM: "not permitted: make it writable for this user or choose another storage",
+    errno.EEXIST: "a file stands where a directory is needed: move it away",
     errno.ENOTDIR: "a file stands where a directory is needed: move it away",
     errno.EISDIR: "a directory stands where a file is needed: move it away",
 }
@@ -69,7 +70,11 @@ def explained(path: Path, action: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, (error.strerror or str(error)).lower())
+        advice = _ADVICE.get(
+            error.errno or 0, f"{(error.strerror or str(error)).lower()}: check the disk, then run again"
+        )
+        if action in ("read", "open", "inspect"):
+            advice = advice.replace("writable", "readable")
         raise StorageError(f"cannot {action} {path}: {advice}") from error
 
 

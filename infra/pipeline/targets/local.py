@@ -1,5 +1,6 @@
 """Stages as processes of this machine."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ class LocalTarget:
         self.servers: dict[str, Server] = {}
         self.jobs: dict[str, Job] = {}
         dataset = settings.dataset_path()
-        if dataset is not None and settings.dataset != "digits" and not dataset.is_dir():
+        if dataset is not None and settings.dataset != "digits" and not os.path.isdir(dataset):
             raise ConfigurationError(f"mnist:datasetDir (or MNIST_DIR) is {str(dataset)!r}: no such directory")
         self.storage = Directory(
             "storage",
