@@ -102,6 +102,7 @@ class Settings(BaseModel):
         str, _text(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "letters, digits, _ and -, 63 at most, a letter or digit first")
     ]
     min_accuracy: Share
+    precision: Literal["fp32", "int8"]
     keep_versions: Count
     served_version: Annotated[int, Field(ge=0)]
     auto_rollback: bool

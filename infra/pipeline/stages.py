@@ -53,6 +53,7 @@ def _export(settings: "Settings") -> Arguments:
     return {
         "model-name": settings.model_name,
         "min-accuracy": repr(settings.min_accuracy),
+        "precision": settings.precision,
         "keep-versions": str(settings.keep_versions),
         "served-version": str(settings.served_version),
         "serving-cpus": str(settings.triton_cpus),

@@ -66,6 +66,11 @@ def export_onnx(model: nn.Module, path: Path) -> OnnxInfo:
     check(graph)
     content = graph.SerializeToString()
     write_atomic(path, content)
+    return describe(graph, content)
+
+
+def describe(graph: onnx.ModelProto, content: bytes) -> OnnxInfo:
+    """Of a graph and its serialised bytes."""
     return OnnxInfo(
         opset=graph.opset_import[0].version,
         ir_version=graph.ir_version,

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,7 @@ class Metadata:
     bytes: int
     parity: dict[str, float]  # with PyTorch: max_absolute_difference of logits, equal_predictions (share)
     versions: dict[str, str]  # torch, onnx, onnxruntime, mnist-triton
+    speed: dict[str, float] = field(default_factory=dict)  # of int8 and fp32 on one thread where it was exported, ms
 
 
 class ModelRepository:

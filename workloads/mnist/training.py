@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from mnist.checkpoint import Checkpoint, TrainConfig
+from mnist.compact import CompactResNet18
 from mnist.data import Images, Labels
 from mnist.model import build_model, normalise, to_pixels
 
@@ -58,7 +59,7 @@ class Trainer:
         self.data = data
         self.batches = len(batch_bounds(len(data.labels), config.batch_size))
         self.steps = config.epochs * self.batches
-        self.model = build_model().train()
+        self.model = CompactResNet18(build_model()).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         self.schedule = OneCycleLR(self.optimizer, max_lr=config.learning_rate, total_steps=self.steps + 1)
         self.step = 0
@@ -72,7 +73,7 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         assert checkpoint.optimizer is not None and checkpoint.schedule is not None, "only unfinished ones are resumed"
-        self.model.load_state_dict(checkpoint.model)
+        self.model.load_torchvision(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
         self.step = checkpoint.step
@@ -89,7 +90,7 @@ class Trainer:
         return Checkpoint(
             config=self.config,
             step=self.step,
-            model=self.model.state_dict(),
+            model=self.model.to_torchvision(),
             optimizer=None if complete else self.optimizer.state_dict(),
             schedule=None if complete else self.schedule.state_dict(),
             complete=complete,
