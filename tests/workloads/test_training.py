@@ -124,6 +124,17 @@ def test_the_best_model_is_a_relative_link_into_its_run(reference: Storage) -> N
     assert target.name == "checkpoint.pth", "to a run's checkpoint"
 
 
+def test_progress_told_seldom_still_has_a_rate() -> None:
+    images = torch.rand(4, 1, 28, 28)
+    trainer = Trainer(
+        TrainConfig("custom", "d", "t", 50, 2, 1e-3, 1, 0.0, 1, "c", "v"), Tensors(images, torch.arange(4))
+    )
+    trainer.step, trainer.history = 60, [{"step": 1.0, "loss": 1.0, "accuracy": 0.5}] * 60
+    progress = trainer.progress(since=0)
+    assert progress.images_per_second > 0, "over all steps since the beginning"
+    assert progress.seconds_left < 3600, "so the time left is no fancy"
+
+
 def test_the_log_is_json_lines_with_the_progress(reference: Storage) -> None:
     entries = [json.loads(line) for line in (reference.logs / "train.log").read_text(encoding="utf-8").splitlines()]
     progress = [entry for entry in entries if entry["event"] == "progress"]

@@ -17,7 +17,7 @@ from mnist.data import Images, Labels
 from mnist.model import build_model, normalise, to_pixels
 
 EVALUATION_BATCH = 1000
-RATE_STEPS = 20  # the images/s shown are those of the last so many steps
+RATE_STEPS = 20  # the images/s shown are those of the last so many steps, or since the last progress if that is longer
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class Trainer:
     def progress(self, since: int) -> Progress:
         """What to tell about the steps after `since`."""
         now = time.monotonic()
-        self._marks = [*(mark for mark in self._marks if mark[0] >= self.step - RATE_STEPS), (self.step, now)]
+        recent_marks = [mark for mark in self._marks if mark[0] >= self.step - RATE_STEPS] or self._marks[-1:]
+        self._marks = [*recent_marks, (self.step, now)]
         (first_step, first_time), recent = self._marks[0], self.history[since:]
         steps_per_second = (self.step - first_step) / max(now - first_time, 1e-9)
         return Progress(
