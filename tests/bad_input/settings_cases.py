@@ -70,6 +70,7 @@ VALUES = (
     ("minAccuracy", "97", "must be less than or equal to 1"),
     ("minAccuracy", "97%", "must be a number"),
     ("minAccuracy", "-0.1", "must be greater than or equal to 0"),
+    ("precision", "fp16", "must be 'fp32' or 'int8'"),
     ("keepVersions", "0", "must be greater than or equal to 1"),
     ("servedVersion", "-1", "must be greater than or equal to 0"),
     ("servedVersion", "newest", "must be a whole number"),

@@ -122,6 +122,20 @@ def test_only_a_better_model_becomes_the_next_version(trained_storage: Storage, 
     assert "removed version 1 (keepVersions 1)" in said, "says what it removes"
 
 
+def test_a_model_measured_on_other_data_is_not_compared(exported_storage: Storage, copy_of: Copy) -> None:
+    """A served version with a better figure, but of other test data."""
+    storage = copy_of(exported_storage)
+    path = repository(storage).version_directory(1) / "metadata.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    other = {**fields, "test_digest": "0" * 64, "dataset": "digits", "accuracy": 1.0, "sha256": "0" * 64}
+    path.write_text(json.dumps(other), encoding="utf-8")
+    message = refusal(run_main(export.main, "--storage", storage.root, "--min-accuracy", 1))
+    assert "is below minAccuracy 1.0: not published" in message, "then the minimum decides"
+    said = run_export(storage)
+    assert "version 1 was measured on other test data (digits)" in said, "it is said that nothing was compared"
+    assert repository(storage).served() == 2, "what reaches the minimum is published"
+
+
 def test_a_first_model_below_the_minimum_is_not_published(trained_storage: Storage, copy_of: Copy) -> None:
     storage = copy_of(trained_storage)
     message = refusal(run_main(export.main, "--storage", storage.root, "--min-accuracy", 1.01))

@@ -1,0 +1,20 @@
+"""The pages in docs/ name files and tests that are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", PAGES))))
+def test_a_test_that_a_page_names_exists(name: str) -> None:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert any(f"def {name}(" in source for source in sources), "a page would claim what nothing tests"
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:infra|tests|tools|workloads)/[^`]+)`", PAGES))))
+def test_a_file_that_a_page_names_exists(name: str) -> None:
+    assert list(ROOT.glob(name)), "whoever looks it up finds nothing"
