@@ -5,6 +5,8 @@ import os
 import subprocess
 from typing import Any
 
+import yaml
+
 from tests.checkout import Checkout
 
 NAMESPACE = os.environ.get("TEST_NAMESPACE", "mnist-test")
@@ -22,7 +24,9 @@ def settings(mnist_url: str, **changes: Any) -> dict[str, Any]:
 
 
 def context(dev: Checkout) -> str:
-    return dev.pulumi("config", "get", "kubernetes:context").output.strip()
+    """Out of the stack's file: while an `up` runs, another pulumi may find the state half-written."""
+    content = yaml.safe_load((dev.root / f"Pulumi.{dev.stack}.yaml").read_text(encoding="utf-8"))
+    return str(content["config"]["kubernetes:context"])
 
 
 def kubectl(dev: Checkout, *arguments: str) -> str:
