@@ -50,8 +50,9 @@ lint: setup-dev ## ruff and mypy --strict
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
 	@.venv/bin/mypy
 
+# Two at a time, a file each: much of the time is waiting. Threads that wait must then not spin.
 test: lint ## all tests that need no cluster
-	@.venv/bin/python -m pytest tests --ignore tests/cluster
+	@OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests --ignore tests/cluster --numprocesses 2 --dist loadfile
 
 test-cluster: setup-dev ## the tests on a real cluster (KUBECONFIG, Docker, Pulumi's kubernetes and docker plugins)
 	@.venv/bin/python -m pytest tests/cluster

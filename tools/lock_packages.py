@@ -28,7 +28,7 @@ NEEDS = {
         *("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxslim"),
         *("psutil", "requests", "scikit-learn", "tenacity"),
     ),
-    "client-job": ("numpy", "scikit-learn", "tenacity", "jinja2", "matplotlib", "tritonclient[grpc]"),
+    "client-job": ("numpy", "tenacity", "jinja2", "matplotlib", "tritonclient[grpc]"),
     "triton": ("numpy", "onnxruntime"),
 }
 SINGLE = {DOCKER / "uv.txt": "uv==0.13.9", DOCKER / "triton" / "server.txt": "nvidia-pytriton==0.7.0"}

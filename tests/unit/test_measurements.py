@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
+import client
 from mnist.cpus import available_cpus
 from mnist.inference import Load, Pixels, confidences, measure_one_by_one
 from mnist.network import NetworkMonitor, Traffic
@@ -108,3 +110,10 @@ def test_confidences_are_probabilities(logits: np.ndarray) -> None:
     assert probabilities.min() >= 0, "none is negative"
     chosen = probabilities[np.arange(len(logits)), logits.argmax(axis=1)]
     assert np.array_equal(chosen, probabilities.max(axis=1)), "the prediction has the highest"
+
+
+def test_the_confusion_matrix_is_scikit_learns() -> None:
+    random = np.random.default_rng(1)
+    labels, predictions = random.integers(0, 10, 500).astype(np.uint8), random.integers(0, 9, 500)
+    expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(10))
+    assert (client.confusion_matrix(labels, predictions) == expected).all(), "also where a digit is never predicted"
