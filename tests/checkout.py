@@ -17,7 +17,7 @@ import yaml
 import stack as stack_tool
 
 ROOT = Path(__file__).resolve().parents[1]
-UP_SECONDS = 600
+UP_SECONDS = 1800  # with the images to build, on a slow machine
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,13 @@ from tests.checkout import ROOT, Checkout, make_checkout
 PLUGINS = ("pulumi-resource-kubernetes", "pulumi-resource-docker")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """An `up` that builds images takes longer than other tests may."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 def missing() -> str | None:
     """What these tests need and do not find, or None."""
     path = f"{ROOT}/.tools/bin:{os.environ['PATH']}"
