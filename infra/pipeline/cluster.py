@@ -15,10 +15,12 @@ class Cluster:
     Attributes:
         context: Its name in the kubeconfig.
         node_address: A node's address, for services of type NodePort.
+        api_groups: The groups of kinds it knows beside Kubernetes' core.
     """
 
     context: str
     node_address: str
+    api_groups: frozenset[str]
 
 
 def connect(context: str) -> Cluster:
@@ -44,16 +46,17 @@ def connect(context: str) -> Cluster:
             "start the cluster (make minikube), or set KUBECONFIG"
         )
     try:
-        api = client.CoreV1Api(config.new_client_from_config(context=context))
-        nodes = api.list_node(_request_timeout=ANSWER_SECONDS).items
+        api = config.new_client_from_config(context=context)
+        nodes = client.CoreV1Api(api).list_node(_request_timeout=ANSWER_SECONDS).items
+        groups = client.ApisApi(api).get_api_versions(_request_timeout=ANSWER_SECONDS).groups
     except ApiException as error:
-        raise ConfigurationError(f"cluster {context!r} refuses to list its nodes: {error.reason}") from None
+        raise ConfigurationError(f"cluster {context!r} refuses to list its nodes or kinds: {error.reason}") from None
     except (ConfigException, HTTPError, OSError) as error:
         reason = str(getattr(error, "reason", error)).rpartition(": ")[2]
         raise ConfigurationError(
             f"cluster {context!r} cannot be reached ({reason}): start it (minikube start), then run again"
         ) from None
-    return Cluster(context=context, node_address=_address(nodes))
+    return Cluster(context=context, node_address=_address(nodes), api_groups=frozenset(group.name for group in groups))
 
 
 def _contexts() -> list[str]:

@@ -65,9 +65,9 @@ Count = Annotated[int, Field(ge=1)]
 Listed = BeforeValidator(_listed)
 PLAIN = _text(r"[^\x00-\x1f\x7f]*", "one line without control characters")
 Plain = Annotated[str, PLAIN]
-DnsLabel = Annotated[
-    str, _text(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and inner hyphens, 63 at most")
-]
+DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+DNS_MEANING = "lower-case letters, digits and inner hyphens, 63 at most"
+DnsLabel = Annotated[str, _text(DNS_LABEL, DNS_MEANING)]
 Quantity = Annotated[str, _text(r"[1-9]\d{0,8}(Ki|Mi|Gi|Ti)", "a whole number of Ki, Mi, Gi or Ti, such as 4Gi")]
 KUBERNETES_CPUS = 2  # Triton's there, when tritonCpus is 0
 
@@ -128,6 +128,9 @@ class Settings(BaseModel):
     service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"]
     client_namespaces: Annotated[tuple[DnsLabel, ...], Listed]
     operators_group: Plain
+    monitoring: Literal["none", "annotations", "operator"]
+    monitoring_namespace: Annotated[str, _text(f"({DNS_LABEL})?", DNS_MEANING)]
+    max_run_age_days: Annotated[int, Field(ge=1, le=365)]
     storage_class: Annotated[str, _text(r"[a-z0-9.-]*", "a storage class: lower-case letters, digits, . and -")]
     storage_size: Quantity
 

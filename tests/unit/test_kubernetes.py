@@ -215,6 +215,7 @@ def test_every_manifest_fits_the_schema_of_the_oldest_and_newest_supported_kuber
         tritonReplicas="2",
         operatorsGroup="ops",
         clientNamespaces='["apps"]',
+        monitoringNamespace="monitoring",
         registryUser="me",
         registryPassword="secret",
     )

@@ -39,6 +39,7 @@ class TritonArgs:
         command, arguments: Of the container.
         service_type: ClusterIP, NodePort or LoadBalancer.
         timeout_minutes: How long a rollout may take, a large image's pull included.
+        scrape_annotations: Tell Prometheus by annotations where the metrics are.
     """
 
     namespace: str
@@ -52,6 +53,7 @@ class TritonArgs:
     service_type: str
     timeout_minutes: int
     pull_secret: str | None
+    scrape_annotations: bool
 
 
 class Triton(pulumi.ComponentResource):
@@ -114,15 +116,15 @@ def _meta(name: str, args: TritonArgs) -> k8s.meta.v1.ObjectMetaArgs:
 
 def _pod(name: str, args: TritonArgs) -> k8s.core.v1.PodTemplateSpecArgs:
     secrets = [k8s.core.v1.LocalObjectReferenceArgs(name=args.pull_secret)] if args.pull_secret else None
+    scrape = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(METRICS),
+        "prometheus.io/path": "/metrics",
+    }
     return k8s.core.v1.PodTemplateSpecArgs(
         metadata=k8s.meta.v1.ObjectMetaArgs(
             labels={**labels(name, "server"), **selector(name)},
-            annotations={
-                "mnist-triton/revision": args.revision,
-                "prometheus.io/scrape": "true",
-                "prometheus.io/port": str(METRICS),
-                "prometheus.io/path": "/metrics",
-            },
+            annotations={"mnist-triton/revision": args.revision, **(scrape if args.scrape_annotations else {})},
         ),
         spec=k8s.core.v1.PodSpecArgs(
             service_account_name=name,

@@ -12,7 +12,8 @@ from pipeline.components.pods import labels, selector
 CLAIM = "model-log"
 INSPECTOR = "inspector"
 PULL_SECRET = "registry"
-TRITON_PORTS = (8000, 8001, 8002)
+METRICS_PORT = 8002
+TRITON_PORTS = (8000, 8001, METRICS_PORT)
 DELETE_TIMEOUT = pulumi.CustomTimeouts(create="10m", delete="20m")
 
 
@@ -26,6 +27,7 @@ class WorkspaceArgs:
         downloads: The stage that may reach the network.
         clients: Stages that may call the server.
         client_namespaces: Other namespaces whose pods may call the server.
+        monitoring_namespace: The namespace whose pods may read the server's metrics; "" for none.
         access_mode: ReadWriteOnce, or ReadWriteMany where pods spread over nodes.
         keep_data: Leave claim and namespace on destroy.
         operators: The group that may look into things; "" for none.
@@ -38,6 +40,7 @@ class WorkspaceArgs:
     downloads: str
     clients: Sequence[str]
     client_namespaces: Sequence[str]
+    monitoring_namespace: str
     storage_class: str
     storage_size: str
     access_mode: str
@@ -172,17 +175,15 @@ class Workspace(pulumi.ComponentResource):
         self._policy(self.args.downloads, selector(self.args.downloads), egress=[dns, everywhere])
         ports = [_port(number, "TCP") for number in TRITON_PORTS]
         callers = [_peer(client) for client in self.args.clients]
-        callers += [
-            k8s.networking.v1.NetworkPolicyPeerArgs(
-                namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": other})
+        callers += [_namespace(other) for other in self.args.client_namespaces]
+        into_server = [k8s.networking.v1.NetworkPolicyIngressRuleArgs(from_=callers, ports=ports)]
+        if self.args.monitoring_namespace:
+            into_server.append(
+                k8s.networking.v1.NetworkPolicyIngressRuleArgs(
+                    from_=[_namespace(self.args.monitoring_namespace)], ports=[_port(METRICS_PORT, "TCP")]
+                )
             )
-            for other in self.args.client_namespaces
-        ]
-        self._policy(
-            self.args.server,
-            selector(self.args.server),
-            ingress=[k8s.networking.v1.NetworkPolicyIngressRuleArgs(from_=callers, ports=ports)],
-        )
+        self._policy(self.args.server, selector(self.args.server), ingress=into_server)
         for client in self.args.clients:
             to_server = k8s.networking.v1.NetworkPolicyEgressRuleArgs(to=[_peer(self.args.server)], ports=ports)
             self._policy(client, selector(client), egress=[dns, to_server])
@@ -212,6 +213,13 @@ class Workspace(pulumi.ComponentResource):
 def _peer(name: str) -> k8s.networking.v1.NetworkPolicyPeerArgs:
     return k8s.networking.v1.NetworkPolicyPeerArgs(
         pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=selector(name))
+    )
+
+
+def _namespace(name: str) -> k8s.networking.v1.NetworkPolicyPeerArgs:
+    """All pods of a namespace."""
+    return k8s.networking.v1.NetworkPolicyPeerArgs(
+        namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": name})
     )
 
 

@@ -12,11 +12,13 @@ import pulumi_kubernetes as k8s
 from pipeline.cluster import connect
 from pipeline.components import triton as triton_ports
 from pipeline.components.images import Images, ImagesArgs
+from pipeline.components.monitoring import OPERATOR_GROUP, Monitoring, MonitoringArgs
 from pipeline.components.pods import APP, PYTHON, STORAGE_PATH, Resources
 from pipeline.components.stage_job import StageJob, StageJobArgs
 from pipeline.components.triton import Triton, TritonArgs
 from pipeline.components.workspace import CLAIM, PULL_SECRET, Workspace, WorkspaceArgs
 from pipeline.encryption import check_passphrase
+from pipeline.errors import ConfigurationError
 from pipeline.settings import ROOT, Settings
 from pipeline.stages import STAGES, Stage
 
@@ -31,6 +33,8 @@ IMAGE_OF = {
     "report": CLIENT_IMAGE,
 }
 NGC_IMAGE = "nvcr.io/nvidia/tritonserver:23.04-py3"
+# p50 and p99, as workloads/serving/launch.py has it. Images before 23.04 would not start with it.
+METRICS_CONFIG = ("--metrics-config=summary_latencies=true", "--metrics-config=summary_quantiles=0.5:0.05,0.99:0.001")
 # What the light stages need; train's and Triton's are settings.
 LIGHT = Resources(cpus=1, memory="1Gi")
 EXPORT = Resources(cpus=2, memory="3Gi")
@@ -48,6 +52,11 @@ class KubernetesTarget:
         if settings.registry_user:
             check_passphrase(ROOT / f"Pulumi.{stack}.yaml", os.environ)
         self.cluster = connect(settings.kube_context)
+        if settings.monitoring == "operator" and OPERATOR_GROUP not in self.cluster.api_groups:
+            raise ConfigurationError(
+                f"mnist:monitoring is operator, cluster {self.cluster.context!r} does not know {OPERATOR_GROUP}: "
+                "install the Prometheus operator, or set annotations"
+            )
         provider = k8s.Provider(
             "cluster",
             context=self.cluster.context,
@@ -69,6 +78,7 @@ class KubernetesTarget:
         # Names this run of the stage: what it runs, and what ran before it. A new one replaces the Job.
         self.revisions[stage.name] = pulumi.Output.all(image, *command, *upstream).apply(_digest)
         if stage.kind == "server":
+            self._monitor(stage)
             self.triton = Triton(stage.name, self._triton_args(stage, image, command), opts)
             return self.triton
         return StageJob(
@@ -146,6 +156,21 @@ class KubernetesTarget:
             return Resources(cpus=self.settings.train_cpus, memory=self.settings.train_memory)
         return EXPORT if stage.name == "export" else LIGHT
 
+    def _monitor(self, stage: Stage) -> None:
+        if self.settings.monitoring == "none":
+            return
+        opts = pulumi.ResourceOptions.merge(self._on_cluster, pulumi.ResourceOptions(depends_on=[self.workspace]))
+        args = MonitoringArgs(
+            namespace=self.settings.namespace,
+            operator=self.settings.monitoring == "operator",
+            server=stage.name,
+            model_name=self.settings.model_name,
+            last_job=next(other.name for other in STAGES if other.calls == stage.name),
+            max_latency_ms=self.settings.max_latency_ms,
+            max_run_age_days=self.settings.max_run_age_days,
+        )
+        Monitoring("monitoring", args, opts)
+
     def _triton_args(self, stage: Stage, image: pulumi.Output[str], command: list[str]) -> TritonArgs:
         slim = self.settings.triton_image == "slim"
         native = [
@@ -153,6 +178,7 @@ class KubernetesTarget:
             "--model-control-mode=none",
             "--strict-readiness=true",
             "--exit-timeout-secs=10",
+            *(METRICS_CONFIG if self.settings.triton_image == "ngc" else ()),
         ]
         return TritonArgs(
             namespace=self.settings.namespace,
@@ -166,6 +192,7 @@ class KubernetesTarget:
             service_type=self.settings.service_type,
             timeout_minutes=self.settings.stage_timeout_minutes,
             pull_secret=self._pull_secret,
+            scrape_annotations=self.settings.monitoring == "annotations",
         )
 
     def _images_args(self) -> ImagesArgs:
@@ -190,6 +217,7 @@ class KubernetesTarget:
             downloads="prepare-data",
             clients=[stage.name for stage in STAGES if stage.calls == "triton"],
             client_namespaces=self.settings.client_namespaces,
+            monitoring_namespace=self.settings.monitoring_namespace,
             storage_class=self.settings.storage_class,
             storage_size=self.settings.storage_size,
             access_mode="ReadWriteMany" if self.settings.triton_replicas > 1 else "ReadWriteOnce",
