@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +26,11 @@ STACK_TYPE = "pulumi:pulumi:Stack"
 JOB_TYPE = "kubernetes:batch/v1:Job"
 # Steps that are not a resource's last: what replaces it is made before or after them.
 PASSING = {"delete", "delete-replaced", "discard", "discard-replaced", "replace", "remove-pending-replace"}
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+TURNS_PER_SECOND = 0.5
 MARKS: dict[State, tuple[str, str]] = {
     "waiting": ("·", "dim"),
+    "running": (SPINNER, "bold cyan"),
     "done": ("✓", "green"),
     "unchanged": ("=", "dim"),
     "failed": ("✗", "bold red"),
@@ -59,6 +61,7 @@ class Row:
     ended: float | None = None
     changed: bool = False
     failure: State | None = None
+    logged: bool = False
     active: set[str] = field(default_factory=set)  # URNs in the making
     finished: set[str] = field(default_factory=set)
 
@@ -109,11 +112,14 @@ class Board:
         elif summary := event.get("summaryEvent"):
             self.changes = summary["resourceChanges"] or {}
 
-    def say(self, name: str, line: str) -> None:
-        """Show a line that a stage printed."""
-        line = Text.from_ansi(line.strip()).plain
-        if line and name in self.rows:
-            self.rows[name].detail = line
+    def log(self, name: str, line: str) -> None:
+        """Show a line out of the log of the row's Job, from now on instead of what its provider says of waiting."""
+        if name in self.rows:
+            self.rows[name].logged = True
+            self._say(self.rows[name], line)
+
+    def _say(self, row: Row, line: str) -> None:
+        row.detail = Text.from_ansi(line.strip()).plain or row.detail
 
     def close(self) -> None:
         """Pulumi has ended: nothing that waits will run."""
@@ -130,6 +136,11 @@ class Board:
         if row.finished:
             return "done" if row.changed else "unchanged"
         return "not run" if self.closed else "waiting"
+
+    @property
+    def began(self) -> bool:
+        """Whether anything of a row was done or looked at."""
+        return any(row.active or row.finished for row in self.rows.values())
 
     @property
     def _failure(self) -> State:
@@ -172,9 +183,9 @@ class Board:
         while resource is not None and STACK_TYPE not in resource["parent"] and resource["parent"]:
             urn, resource = resource["parent"], self._resources.get(resource["parent"])
         name = urn.rpartition("::")[2]
-        if resource is not None and not resource.get("custom") and resource["type"] != STACK_TYPE:
-            if name not in self._stages:
-                self._groups.setdefault(name, Row(name))
+        is_group = resource is not None and not resource.get("custom") and resource["type"] != STACK_TYPE
+        if is_group and name not in self._stages:
+            self._groups.setdefault(name, Row(name))
         return self.rows.get(name)
 
     def _diagnose(self, diagnostic: Mapping[str, Any]) -> None:
@@ -182,9 +193,11 @@ class Board:
         if severity == "debug":
             return
         row, text = self._row(urn) if urn else None, diagnostic["message"].rstrip()
-        if row is not None and text:
-            self.say(row.name, text.splitlines()[-1 if diagnostic.get("ephemeral") else 0])
-        if diagnostic.get("ephemeral") or not text:
+        ephemeral = diagnostic.get("ephemeral", False)
+        if row is not None and not (ephemeral and row.logged):
+            line = text.rpartition("\n")[2] if ephemeral else text.partition("\n")[0]
+            self._say(row, line.removeprefix(f"{row.name}: "))
+        if ephemeral or not text:
             return
         about = (urn.rpartition("::")[2], urn.split("::")[2].rpartition("$")[2]) if urn else None
         message = Message(diagnostic.get("prefix", "") + text, about, severity)
@@ -194,18 +207,17 @@ class Board:
 def table(board: Board) -> RenderableType:
     """The stages, as wide as the terminal: what does not fit of a line is cut off at its end."""
     rows = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    rows.add_column(width=1)
     rows.add_column(no_wrap=True)
     rows.add_column(no_wrap=True, min_width=len("running 99 %"))
-    rows.add_column(no_wrap=True, min_width=5, justify="right")
+    rows.add_column(no_wrap=True, min_width=len("99 s"), justify="right")
     rows.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for row in board.rows.values():
         state, seconds = board.state(row), board.seconds(row)
-        mark, style = MARKS.get(state, ("", "bold cyan"))
+        mark, style = MARKS[state]
+        turned = int((seconds or 0) * TURNS_PER_SECOND * len(mark)) % len(mark)
         detail, share = progress(row.detail) if state == "running" else (row.detail, "")
         rows.add_row(
-            Spinner("dots", style=style) if state == "running" else Text(mark, style),
-            Text(row.name, "bold" if state == "running" else "dim" if style == "dim" else ""),
+            Text.assemble((mark[turned], style), " ", (row.name, "dim" if style == "dim" else "")),
             Text(f"{state} {share}".rstrip(), style),
             "" if seconds is None else duration(seconds),
             Text("" if state == "unchanged" else detail, "red" if state == "failed" else "dim"),
@@ -218,9 +230,10 @@ def progress(line: str) -> tuple[str, str]:
     step = re.match(r"step (\d+)/(\d+)\b", line)
     if step is None:
         return line, ""
-    first, *middle, last = line.split("  ")
-    parts = [first, last, *middle] if last.endswith(" left") else [first, *middle, last]
-    return "  ".join(parts), f"{100 * int(step[1]) // max(1, int(step[2]))} %"
+    first, *rest = line.split("  ")
+    if rest and rest[-1].endswith(" left"):
+        rest = [rest[-1], *rest[:-1]]
+    return "  ".join([first, *rest]), f"{100 * int(step[1]) // max(1, int(step[2]))} %"
 
 
 def footer(board: Board) -> str:

@@ -1,6 +1,7 @@
 """Run Pulumi on a stack of this checkout: the commands behind `make up`, `down`, `output`, `report` and `env`."""
 
 import argparse
+import functools
 import json
 import os
 import shlex
@@ -33,13 +34,19 @@ def environment(stack: str, root: Path = ROOT) -> dict[str, str]:
     return settings
 
 
-def pulumi(stack: str, *arguments: str) -> int:
-    """Run the CLI in the foreground; Ctrl-C is for it to handle, this program waits for its end."""
+def start_pulumi(stack: str, *arguments: str, **keywords: Any) -> "subprocess.Popen[bytes]":
     (ROOT / ".pulumi-state").mkdir(exist_ok=True)
+    # Without the variable the CLI does not know --event-log.
+    settings = {**environment(stack), "PULUMI_DEBUG_COMMANDS": "true"}
     try:
-        process = subprocess.Popen(["pulumi", *arguments, "--stack", stack], cwd=ROOT, env=environment(stack))
+        return subprocess.Popen(["pulumi", *arguments, "--stack", stack], cwd=ROOT, env=settings, **keywords)
     except FileNotFoundError:
         raise StackError("the Pulumi CLI is missing: run `make setup`") from None
+
+
+def pulumi(stack: str, *arguments: str) -> int:
+    """Run the CLI in the foreground; Ctrl-C is for it to handle, this program waits for its end."""
+    process = start_pulumi(stack, *arguments)
     while True:
         try:
             return process.wait()
@@ -72,8 +79,11 @@ def outputs(stack: str) -> dict[str, Any]:
 
 
 def up(stack: str) -> int:
+    import watch  # not at the top: only `up` draws
+
     ensure_stack(stack)
-    status = pulumi(stack, "up", "--yes", "--skip-preview")
+    command = (stack, "up", "--yes", "--skip-preview")
+    status = watch.watch(functools.partial(start_pulumi, *command)) if watch.is_wanted() else pulumi(*command)
     if status == 0:
         print_summary(outputs(stack))
     return status

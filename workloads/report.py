@@ -4,7 +4,6 @@ python workloads/report.py --storage storage/local
 """
 
 import argparse
-import base64
 import json
 import sys
 from pathlib import Path
@@ -14,17 +13,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 
 from mnist import cli
 from mnist.cli import StageLog, last_finished
-from mnist.errors import DataError
+from mnist.data import load
+from mnist.errors import DataError, PipelineError
 from mnist.repository import ModelRepository
 from mnist.storage import Storage, explained, write_atomic
-from reporting import charts
+from reporting import charts, facts, history, pictures
+from reporting.commands import commands
+from reporting.pictures import Digit
 
 TEMPLATES = Path(__file__).with_name("reporting")
-LOADS = {
-    "single": "one image a request, one by one",
-    "concurrency_4": "one image a request, 4 at a time",
-    "concurrency_16": "one image a request, 16 at a time",
-    "batches": "batches of 16, 4 at a time",
+SINGLES = {"single": "one by one", "concurrency_4": "4 at a time", "concurrency_16": "16 at a time"}
+LOADS = {name: f"one image a request, {how}" for name, how in SINGLES.items()} | {
+    "batches": "batches of 16, 4 at a time"
 }
 
 
@@ -36,24 +36,31 @@ def parser() -> argparse.ArgumentParser:
 
 def report(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
     run = storage.latest_results.resolve()
-    results = _read_json(run / "results.json")
+    results, latencies, mistakes = (
+        _read_json(run / name) for name in ("results.json", "latencies.json", "mistakes.json")
+    )
     repository = ModelRepository(storage.models, options.model_name)
-    latencies = _read_json(run / "latencies.json")
-    with explained(run / "samples.png", "read"):
-        samples = (run / "samples.png").read_bytes()
     try:
+        train = results["stages"].get("train") or {}
+        known = history.versions(storage, repository, results["served_version"])
+        samples, worst = _pictures(results, mistakes, storage, log)
         page = _render(
             results=results,
             single=results["load"]["single"],
             busiest=results["load"]["concurrency_16"],
-            stages=_stages(results, last_finished(storage, "client")),
+            stages=facts.stages(results, last_finished(storage, "client")),
             loads=[(LOADS.get(name, name), load) for name, load in results["load"].items()],
-            versions=[(version, repository.metadata(version)) for version in repository.versions()],
-            facts=_facts(results),
-            charts=_charts(results, latencies),
-            samples_png=base64.b64encode(samples).decode(),
+            most_mistakes=_most_mistakes(results["confusion"]),
+            mistakes=len(mistakes),
+            samples=samples,
+            worst=worst,
+            versions=known,
+            data_set=facts.data_set(results),
+            environment=facts.environment(results),
+            commands=commands(storage, options.model_name, train.get("config", {}).get("threads")),
+            charts=_charts(results, train, latencies, known),
         )
-    except (KeyError, TypeError, AttributeError, ValueError, UndefinedError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, UndefinedError) as error:
         raise DataError(f"{run} holds results of another kind ({error!r}): run the client stage again") from None
     path = run / "report.html"
     write_atomic(path, page)
@@ -73,60 +80,40 @@ def _read_json(path: Path) -> Any:
 
 def _render(**values: Any) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters["moment"] = lambda iso: iso[:16].replace("T", " ")  # 2026-11-22T14:20:40+00:00, to the minute
     return environment.get_template("report.html.j2").render(**values)
 
 
-def _charts(results: dict[str, Any], latencies: dict[str, list[float]]) -> dict[str, str]:
-    train, single = results["stages"].get("train") or {}, results["load"]["single"]
+def _charts(
+    results: dict[str, Any], train: dict[str, Any], latencies: dict[str, list[float]], known: list[history.Version]
+) -> dict[str, str]:
     return {
-        "training": charts.training_curves(train.get("history", []), train.get("epochs", [])),
-        "confusion": charts.confusion(results["confusion"]),
-        "latency": charts.latency_histogram(latencies["single"], single["p50_ms"], single["p99_ms"]),
+        "training": charts.training(train.get("history", []), train.get("epochs", [])),
+        "latencies": charts.latencies(latencies, results["load"], SINGLES),
+        "versions": charts.versions(known) if len(known) > 1 else "",
     }
 
 
-def _stages(results: dict[str, Any], client: dict[str, Any] | None) -> list[dict[str, str]]:
-    """What each stage did when it last ran."""
-    triton = {"seconds": results["waited_seconds"]}  # since the client asked
-    finished = {**results["stages"], "triton": triton, "client": client}
-    return [
-        {
-            "name": name,
-            "seconds": f"{end['seconds']:.1f}" if end else "",
-            "outcome": _outcome(name, end) if end else "–",
-        }
-        for name, end in finished.items()
-    ]
+def _pictures(
+    results: dict[str, Any], mistakes: list[dict[str, Any]], storage: Storage, log: StageLog
+) -> tuple[list[Digit], list[Digit]]:
+    """The samples and the worst mistakes; none where the test data are not those of the run any more."""
+    try:
+        images, labels = load(storage.data, "t10k")
+    except PipelineError as error:
+        log.warn(f"no pictures in the report: {error}")
+        return [], []
+    samples, worst = results["samples"], pictures.worst(mistakes)
+    if not pictures.belong(images, labels, results, [*samples, *worst]):
+        log.warn("no pictures in the report: the test data have changed since the client sent them")
+        return [], []
+    return pictures.digits(samples, images), pictures.digits(worst, images)
 
 
-def _outcome(stage: str, end: dict[str, Any]) -> str:
-    if stage == "prepare-data":
-        return f"{end['dataset']}, {end['train_images']:,} + {end['test_images']:,} images"
-    if stage == "train":
-        return f"test accuracy {end['accuracy']:.4f}, {end['images_per_second']:,.0f} images/s"
-    if stage == "export":
-        return str(end["reason"])
-    return "ready (seconds the client had to wait)" if stage == "triton" else f"served accuracy {end['accuracy']:.4f}"
-
-
-def _facts(results: dict[str, Any]) -> list[tuple[str, str]]:
-    train, prepare = results["stages"].get("train") or {}, results["stages"].get("prepare-data") or {}
-    model, environment = results["model"], results["environment"]
-    network = train.get("network", {})
-    return [
-        ("data set", f"{results['dataset']}, from {prepare.get('source', 'unknown')}"),
-        (
-            "network during training",
-            f"{network.get('bytes_sent', 0):,} bytes sent, "
-            f"{network.get('bytes_received', 0):,} received by the machine or pod",
-        ),
-        ("gates", ", ".join(f"{name} {value:g}" for name, value in results["gates"].items())),
-        ("model", f"{model['bytes'] / 1e6:.1f} MB, opset {model['opset']}, IR {model['ir_version']}"),
-        ("parity with PyTorch", f"largest difference of logits {model['parity']['max_absolute_difference']:.1e}"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in model["versions"].items())),
-        ("machine", f"{environment['platform']}, {environment['cpus']} CPUs, Python {environment['python']}"),
-        ("endpoint", results["endpoint"]),
-    ]
+def _most_mistakes(confusion: list[list[int]]) -> int:
+    """The largest number off the diagonal, at least 1."""
+    off = [count for row, counts in enumerate(confusion) for column, count in enumerate(counts) if row != column]
+    return max(1, *off)
 
 
 def main(argv: list[str] | None = None) -> int:

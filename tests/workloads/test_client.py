@@ -1,21 +1,18 @@
-"""The client against the real Triton, and the report of what it found."""
+"""The client against the real Triton."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import client
-import report
 from mnist.data import FILES
 from mnist.storage import Storage
 from tests.support import free_ports, refusal, run_main, succeeded
 from tests.workloads.triton import MODEL, Triton, running_triton
 
 Copy = Callable[[Storage], Storage]
-MAX_REPORT_BYTES = 2 << 20
 
 
 @pytest.fixture(scope="module")
@@ -63,42 +60,6 @@ def test_a_working_model_passes_and_all_of_it_is_written(
     mistakes = json.loads((run / "mistakes.json").read_text(encoding="utf-8"))
     assert len(mistakes) == round(200 * (1 - results["accuracy"])), "every mistake"
     assert all(mistake["label"] != mistake["prediction"] for mistake in mistakes), "and nothing else"
-
-
-def test_the_report_is_one_file_that_needs_no_network(served: Triton, exported_storage: Storage, copy_of: Copy) -> None:
-    storage = copy_of(exported_storage)
-    succeeded(check(storage, served.endpoint))
-    said = succeeded(run_main(report.main, "--storage", storage.root))
-    path = storage.latest_results.resolve() / "report.html"
-    assert str(path) in said, "says where it lies"
-    page = path.read_text(encoding="utf-8")
-    assert len(page) < MAX_REPORT_BYTES, "it can be sent by mail"
-    loaded = re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:|#)([^"'\s>]+)""", page)
-    assert loaded == [], "nothing is loaded from elsewhere"
-    assert not re.search(r"@import|url\((?!['\"]?(?:data:|#))", page), "not by its style either"
-    assert f"{MODEL}, version 1" in page, "which version"
-    assert page.count("<svg") == 3, "training, confusion, latency"
-    for stage in ("prepare-data", "train", "export", "triton", "client"):
-        assert f"<td>{stage}</td>" in page, "every stage with its time"
-    assert "{{" not in page, "everything is filled in"
-
-
-@pytest.mark.parametrize("damage", ["missing", "truncated", "of another kind", "without samples"])
-def test_a_report_of_damaged_results_is_refused(
-    served: Triton, exported_storage: Storage, copy_of: Copy, damage: str
-) -> None:
-    storage = copy_of(exported_storage)
-    run = storage.results / "run"
-    run.mkdir(parents=True)
-    (storage.latest_results).symlink_to("run")
-    content = {"truncated": '{"load": ', "of another kind": "{}", "without samples": "{}"}.get(damage)
-    if content is not None:
-        (run / "results.json").write_text(content, encoding="utf-8")
-        (run / "latencies.json").write_text("{}", encoding="utf-8")
-    if damage == "of another kind":
-        (run / "samples.png").write_bytes(b"")
-    message = refusal(run_main(report.main, "--storage", storage.root))
-    assert str(run) in message, "where"
 
 
 @pytest.mark.parametrize(

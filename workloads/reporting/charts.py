@@ -1,21 +1,24 @@
-"""The report's charts as inline SVG that follows the page's colours (light or dark)."""
+"""The report's charts as inline SVG in the page's own colours, light or dark."""
 
 import io
-import os
-import tempfile
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())  # a container's home may be read-only
-
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-INK = "#010203"  # drawn in this, then replaced by the page's own text colour
-ACCENT, SECOND = "#3b82c4", "#c9772b"
+from reporting.history import Version
+
+# Drawn in these, then replaced by the page's own colours.
+INK, ACCENT, SECOND = "#010203", "#010204", "#010205"
+COLOURS = {INK: "currentColor", ACCENT: "var(--accent)", SECOND: "var(--second)"}
+WIDTH = 9.6  # inches; at 96 pixels an inch this is the page's width
+MOST_STEPS = 1000  # points of a training curve; more would only make the file large
 
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
@@ -25,6 +28,7 @@ _STYLE: Any = {
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
+    "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.color": INK,
@@ -33,66 +37,89 @@ _STYLE: Any = {
 }
 
 
-def training_curves(history: Sequence[dict[str, float]], epochs: Sequence[dict[str, float]]) -> str:
-    """Training loss and accuracy by step, with each epoch's test accuracy."""
+def training(history: Sequence[Mapping[str, float]], epochs: Sequence[Mapping[str, float]]) -> str:
+    """Training loss and accuracy by step, with each epoch's result on the test set."""
+    steps, loss, accuracy = _thinned(history)
+    ends = [entry["step"] for entry in epochs]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
-        steps = [entry["step"] for entry in history]
-        left.plot(steps, [entry["loss"] for entry in history], color=ACCENT, linewidth=0.8)
-        left.set(xlabel="step", ylabel="training loss", yscale="log")
-        right.plot(steps, [entry["accuracy"] for entry in history], color=ACCENT, linewidth=0.8, label="training batch")
-        right.plot(
-            [entry["step"] for entry in epochs],
-            [entry["test_accuracy"] for entry in epochs],
-            color=SECOND,
-            marker="o",
-            markersize=4,
-            linewidth=1,
-            label="test set",
-        )
+        left.plot(steps, loss, color=ACCENT, linewidth=0.9, label="training batch")
+        left.set(xlabel="step", ylabel="loss", yscale="log")
+        right.plot(steps, accuracy, color=ACCENT, linewidth=0.9, label="training batch")
         right.set(xlabel="step", ylabel="accuracy")
         right.yaxis.set_major_formatter(PercentFormatter(1))
+        for axes, figure_name in ((left, "test_loss"), (right, "test_accuracy")):
+            values = [entry[figure_name] for entry in epochs]
+            axes.plot(ends, values, color=SECOND, marker="o", markersize=4, linewidth=1, label="test set")
+        left.legend(loc="upper right")
         right.legend(loc="lower right")
-        return _svg(figure, "Training loss and accuracy by step")
+        return _svg(figure, "training", "Loss and accuracy by training step")
 
 
-def confusion(matrix: Sequence[Sequence[int]]) -> str:
-    """True digit by predicted digit; mistakes are shaded, the diagonal is only numbered."""
-    counts = np.array(matrix)
-    mistakes = counts * (1 - np.eye(len(counts), dtype=int))
+def latencies(
+    measured: Mapping[str, Sequence[float]], loads: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+) -> str:
+    """A histogram of milliseconds for each way of asking, the slowest half percent put into the last bar."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, 3.9), layout="constrained")
-        axes = figure.subplots()
-        shades = mpl.colormaps["Oranges"](mistakes / max(1, mistakes.max()))
-        shades[..., 3] = np.where(mistakes > 0, 0.9, 0.0)
-        axes.imshow(shades)
-        for row, column in np.ndindex(*counts.shape):
-            if counts[row, column]:
-                share = mistakes[row, column] / max(1, mistakes.max())
-                shown = INK if share == 0 else "white" if share > 0.6 else "black"
-                axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=shown)
-        axes.set(xlabel="predicted", ylabel="label", xticks=range(len(counts)), yticks=range(len(counts)))
-        return _svg(figure, "Confusion matrix of the served model")
+        figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            _histogram(axes, measured[name], loads[name], names[name])
+        return _svg(figure, "latencies", "Latencies of single-image requests")
 
 
-def latency_histogram(single: Sequence[float], p50: float, p99: float) -> str:
-    """Latencies of single-image requests in milliseconds, the slowest half percent cut off."""
-    shown = np.clip(single, None, float(np.percentile(single, 99.5)))
+def _histogram(axes: Axes, measured: Sequence[float], load: Mapping[str, float], name: str) -> None:
+    axes.hist(np.clip(measured, None, float(np.percentile(measured, 99.5))), bins=50, color=ACCENT)
+    for value, style in ((load["p50_ms"], "-"), (load["p99_ms"], "--")):
+        axes.axvline(value, color=SECOND, linewidth=1.2, linestyle=style)
+    # Above the bars: beside the lines the words would lie on each other.
+    axes.set_title(f"{name}\np50 {load['p50_ms']:.2f} (line), p99 {load['p99_ms']:.2f} ms (dashed)")
+    axes.set(xlabel="ms")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def versions(known: Sequence[Version]) -> str:
+    """Accuracy and latency by version, oldest first."""
+    ordered = sorted(known, key=lambda version: version.version)
+    checked = [(version.version, version.p50, version.p99) for version in ordered if version.p50 is not None]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 2.4), layout="constrained")
-        axes = figure.subplots()
-        axes.hist(shown, bins=60, color=ACCENT)
-        for value, name in ((p50, "p50"), (p99, "p99")):
-            axes.axvline(value, color=SECOND, linewidth=1)
-            axes.annotate(f" {name} {value:.2f} ms", (value, axes.get_ylim()[1] * 0.92), color=SECOND, fontsize=8)
-        axes.set(xlabel="milliseconds", ylabel="requests")
-        return _svg(figure, "Latency of single-image requests")
+        figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        dots: Any = {"marker": "o", "markersize": 4, "linewidth": 1}
+        left.plot([one.version for one in ordered], [one.accuracy for one in ordered], color=ACCENT, **dots)
+        left.set(ylabel="accuracy")
+        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=2))
+        for column, colour, style, name in ((1, ACCENT, "-", "p50"), (2, SECOND, "--", "p99")):
+            values = [row[column] for row in checked]
+            right.plot([row[0] for row in checked], values, color=colour, linestyle=style, label=name, **dots)
+        right.set(ylabel="one image, ms")
+        right.set_ylim(bottom=0)
+        right.legend(loc="lower right")
+        for axes in (left, right):
+            axes.set(xlabel="version")
+            axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
+            axes.margins(x=0.08, y=0.2)
+        return _svg(figure, "versions", "Accuracy and latency by version")
 
 
-def _svg(figure: Figure, label: str) -> str:
+def _thinned(history: Sequence[Mapping[str, float]]) -> list[npt.NDArray[np.float64]]:
+    """Steps, losses and accuracies; means of neighbours where there are very many."""
+    table = np.array([[entry["step"], entry["loss"], entry["accuracy"]] for entry in history], dtype=np.float64)
+    if not len(table):
+        return [np.empty(0)] * 3
+    every = -(-len(table) // MOST_STEPS)
+    means = [table[start : start + every].mean(0) for start in range(0, len(table), every)]
+    return list(np.array(means).T)
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :]
+    for drawn, shown in COLOURS.items():
+        svg = svg.replace(drawn, shown)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)  # ids are to be the page's only ones
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
