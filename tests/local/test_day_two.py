@@ -7,7 +7,8 @@ import functools
 import shutil
 
 import pytest
-from tests.checkout import Checkout, Done, interrupt, wait_until
+from tests.checkout import WITHOUT_SETUP, Checkout, Done, interrupt, wait_until
+from tests.docs.pages import blocks_to_run, run
 from tests.faults import ruin
 
 from pipeline.stages import STAGES, Stage
@@ -63,11 +64,13 @@ def test_a_better_model_becomes_the_next_version(checkout: Checkout) -> None:
         assert all(text in row for text in ("0.", "fp32", "digits", "checkpoints/")), f"each fact is listed: {row}"
 
 
-@pytest.mark.parametrize(("wanted", "served"), [(1, 1), (0, 2)])
-def test_one_up_goes_back_to_a_kept_version_and_forth_again(checkout: Checkout, wanted: int, served: int) -> None:
+@pytest.mark.parametrize(("way", "served"), [("back", 1), ("forth", 2)])
+def test_one_up_goes_back_to_a_kept_version_and_forth_again(checkout: Checkout, way: str, served: int) -> None:
+    """With the commands of the page on it, as they stand."""
     trained = finished(checkout, "train")
-    done = up(checkout, epochs=6, servedVersion=wanted)
-    assert done.status == 0, done.output
+    listing, back, forth = blocks_to_run("docs/how-to/roll-back.md")
+    printed = run([listing, back if way == "back" else forth], checkout.root, WITHOUT_SETUP)
+    assert "source" in printed and "served" in printed, f"the versions are listed: {printed}"
     assert checkout.results()["served_version"] == served, "what was asked for"
     assert checkout.results()["equal_to_pytorch"] == 359, "and it is that version's model"
     assert finished(checkout, "train") == trained, "nothing is trained for it"
