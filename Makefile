@@ -7,7 +7,7 @@ MINIKUBE_CPUS ?= 4
 MINIKUBE_MEMORY ?= 8g
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev up down output report versions inspect logs minikube env lint test test-cluster constraints clean
+.PHONY: help setup setup-dev setup-bench up down output report versions inspect logs minikube env lint test test-cluster bench bench-check constraints diagrams clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,8 +57,20 @@ test: lint ## all tests that need no cluster
 test-cluster: setup-dev ## the tests on a real cluster (KUBECONFIG, Docker, Pulumi's kubernetes and docker plugins)
 	@.venv/bin/python -m pytest tests/cluster
 
+setup-bench:
+	@$(PYTHON) tools/setup.py --bench
+
+bench: setup-bench ## measure, side by side with alternatives, and write docs/performance.md [PARTS="serving …"]
+	@.venv/bin/python -m bench $(PARTS)
+
+bench-check: setup-bench ## the short form; fails where a ratio is 20 % below the committed one
+	@.venv/bin/python -m bench check
+
 constraints: setup-dev ## lock anew what is installed: versions and hashes
 	@.venv/bin/python tools/lock_packages.py
 
+diagrams: setup-dev ## write the diagrams of docs/architecture from what is declared, and render them (mermaid-cli)
+	@.venv/bin/python tools/diagrams.py
+
 clean: ## remove what set-up made (not the storage, not the state)
-	@rm -rf .venv .tools .cache .pulumi .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-bench .tools .cache .pulumi .mypy_cache .ruff_cache .pytest_cache .hypothesis

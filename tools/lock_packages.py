@@ -4,6 +4,8 @@
 
 constraints.txt                              all of requirements.txt and what that brings along, but not PyTorch
 constraints-dev.txt                          what requirements-dev.txt adds
+constraints-bench.txt                        what requirements-bench.txt adds to both
+bench/environments/<name>.txt                what has an environment of its own
 workloads/docker/<image>/requirements.txt    all that an image installs, but not PyTorch
 workloads/docker/tr-ex-job/torch-cuda.txt    PyTorch as PyPI has it, with CUDA
 workloads/docker/uv.txt                      the installer
@@ -31,7 +33,13 @@ NEEDS = {
     "client-job": ("numpy", "tenacity", "jinja2", "matplotlib", "tritonclient[grpc]"),
     "triton": ("numpy", "onnxruntime"),
 }
-SINGLE = {DOCKER / "uv.txt": "uv==0.13.9", DOCKER / "triton" / "server.txt": "nvidia-pytriton==0.7.0"}
+SINGLE = {
+    DOCKER / "uv.txt": "uv==0.13.9",
+    DOCKER / "triton" / "server.txt": "nvidia-pytriton==0.7.0",
+    Path("bench", "environments", "perf-analyzer.txt"): "perf-analyzer==2.60.0",
+}
+# MLServer wants an older FastAPI than the one that is measured beside it.
+MLSERVER, MLSERVER_NEEDS = Path("bench", "environments", "mlserver.txt"), "mlserver==1.7.1\n"
 # PyTorch, and what only its build with CUDA brings along.
 TORCH = ("torch==", "torchvision==", "triton==", "nvidia-", "cuda-")
 
@@ -39,18 +47,22 @@ Locked = dict[str, str]  # the line that pins a package → the same with its ha
 
 
 def main() -> int:
-    names = ("requirements.txt", "requirements-dev.txt")
-    needed, all_needed = ("\n".join((ROOT / name).read_text() for name in chosen) for chosen in (names[:1], names))
+    names = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt")
+    texts = [(ROOT / name).read_text() for name in names]
+    needed, for_tests, all_needed = ("\n".join(texts[:count]) for count in (1, 2, 3))
     everything = resolved(all_needed, *UNIVERSAL)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
         pins.write("\n".join(everything))
         pins.flush()
         same_versions = ("--constraint", pins.name)
-        run = resolved(needed, *UNIVERSAL, *same_versions)
+        run, tests = (resolved(text, *UNIVERSAL, *same_versions) for text in (needed, for_tests))
         images = {image: resolved("\n".join(needs), *IN_IMAGES, *same_versions) for image, needs in NEEDS.items()}
     torch, rest = parted(run)
     write(Path("constraints.txt"), rest)
-    write(Path("constraints-dev.txt"), {line: entry for line, entry in everything.items() if line not in run})
+    write(Path("constraints-dev.txt"), {line: entry for line, entry in tests.items() if line not in run})
+    write(Path("constraints-bench.txt"), {line: entry for line, entry in everything.items() if line not in tests})
+    same_runtime = [line for line in texts[0].splitlines() if line.startswith(("numpy==", "onnxruntime=="))]
+    write(MLSERVER, resolved("\n".join([MLSERVER_NEEDS, *same_runtime]), *UNIVERSAL))
     write(DOCKER / "tr-ex-job" / "torch-cuda.txt", torch)
     for image, locked in images.items():
         write(DOCKER / image / "requirements.txt", parted(locked)[1])

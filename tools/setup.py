@@ -1,6 +1,6 @@
 """Set up everything the project needs, inside the checkout: packages, the Pulumi CLI, Triton's parts.
 
-    python3 tools/setup.py [--dev]
+    python3 tools/setup.py [--dev] [--bench]
 
 What is there and right is skipped. Uses the standard library only: it runs before anything is installed. Packages come
 from the lists that tools/lock_packages.py writes, and only as the wheels whose SHA-256 stands there.
@@ -9,6 +9,7 @@ from the lists that tools/lock_packages.py writes, and only as the wheels whose 
 import argparse
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,9 @@ MIN_GO = (1, 24)
 STAMP = ".complete"
 DOCKER = ROOT / "workloads" / "docker"
 UV_LIST, TRITON_LIST = DOCKER / "uv.txt", DOCKER / "triton" / "server.txt"
-PACKAGES, DEV_PACKAGES = ROOT / "constraints.txt", ROOT / "constraints-dev.txt"
+PACKAGES, DEV_PACKAGES, BENCH_PACKAGES = (ROOT / f"constraints{of}.txt" for of in ("", "-dev", "-bench"))
+BENCH_VENVS, BENCH_LISTS = ROOT / ".venv-bench", ROOT / "bench" / "environments"
+BENCH_GLIBC = {"perf-analyzer": (2, 38)}  # where its wheel runs
 CUDA_TORCH = DOCKER / "tr-ex-job" / "torch-cuda.txt"
 WHEELS = ("--no-deps", "--only-binary", ":all:")  # nothing that was not asked for, nothing that is built here
 
@@ -48,13 +51,14 @@ class SetupError(Exception):
 def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--dev", action="store_true", help="also what the tests need")
+    options.add_argument("--bench", action="store_true", help="also what the benchmarks need")
     arguments = options.parse_args()
     try:
         check_machine()
         make_venv()
         with ThreadPoolExecutor() as pool:  # downloads beside a build: neither waits for the other
             jobs = [
-                pool.submit(install_packages, arguments.dev),
+                pool.submit(install_packages, arguments.dev, arguments.bench),
                 pool.submit(install_pulumi),
                 pool.submit(install_triton),
             ]
@@ -85,8 +89,9 @@ def make_venv() -> None:
         run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *from_lists(UV_LIST)])
 
 
-def install_packages(dev: bool) -> None:
+def install_packages(dev: bool, bench: bool = False) -> None:
     wanted = {"requirements.txt": (PACKAGES, CUDA_TORCH), **({"requirements-dev.txt": (DEV_PACKAGES,)} if dev else {})}
+    wanted |= {"requirements-bench.txt": (BENCH_PACKAGES,)} if bench else {}
     for requirements, lists in wanted.items():
         stamp = VENV / f".{requirements}.installed"
         content = hashlib.sha256(b"".join(path.read_bytes() for path in lists)).hexdigest()
@@ -96,6 +101,23 @@ def install_packages(dev: bool) -> None:
         with step(f"packages of {requirements}", usually if CUDA_TORCH in lists else "10 s, 40 MB"):
             needed = [path for path in lists if path != CUDA_TORCH or not install_torch_for_cpus()]
             install(*from_lists(*needed))
+        stamp.write_text(content)
+    if bench:
+        install_bench_venvs()
+
+
+def install_bench_venvs() -> None:
+    """An environment for each list in bench/environments: MLServer wants an older FastAPI than stands beside it."""
+    glibc = tuple(map(int, platform.libc_ver()[1].split(".")))
+    for packages in sorted(BENCH_LISTS.glob("*.txt")):
+        venv = BENCH_VENVS / packages.stem
+        stamp, content = venv / ".installed", hashlib.sha256(packages.read_bytes()).hexdigest()
+        if glibc < BENCH_GLIBC.get(packages.stem, (0,)) or (stamp.exists() and stamp.read_text() == content):
+            continue
+        with step(f"environment of {packages.stem}", "20 s, 100 MB"):
+            uv, python = str(PYTHON.with_name("uv")), str(venv / "bin" / "python")
+            run([uv, "venv", "--quiet", "--clear", "--python", str(PYTHON), str(venv)])
+            run([uv, "pip", "install", "--quiet", "--python", python, *from_lists(packages)])
         stamp.write_text(content)
 
 
