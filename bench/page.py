@@ -139,5 +139,6 @@ class Tables:
         rows = []
         for name, found in results.medians.items():
             layers = results.facts[name]
-            rows.append((f"`{name}`", found["megabytes"], str(len(layers)), layers[-1]["megabytes"]))
-        return table(("image", "MB", "layers", "the topmost, MB"), rows)
+            code = sum(layer["megabytes"] for layer in layers if "/app" in layer["by"])
+            rows.append((f"`{name}`", found["megabytes"], layers[0]["megabytes"], code))
+        return table(("image", "MB, unpacked", "of it the base image", "of it our code, the last layers"), rows)

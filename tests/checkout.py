@@ -18,7 +18,7 @@ import stack as stack_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 UP_SECONDS = 1800  # with the images to build, on a slow machine
-# For running `make` in a copy. Set-up was done where the copy's environment comes from, and would be redone for the copy.
+# For `make` in a copy: set-up was done where the copy's environment comes from, and would be redone for the copy.
 WITHOUT_SETUP = {"PYTHON": "true", "MNIST_DIR": ""}
 
 

@@ -70,7 +70,7 @@ def _show(process: "subprocess.Popen[bytes]", board: Board, events: "Lines", con
             if ended:
                 board.close()
             for message in board.messages:
-                console.print(_printed(message), soft_wrap=True)
+                console.print(_printed(message), soft_wrap=message.about is not None)
             board.messages.clear()
             nothing_to_show = ended and process.returncode != 0 and not board.began
             live.update("" if nothing_to_show else table(board), refresh=True)

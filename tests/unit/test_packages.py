@@ -7,12 +7,12 @@ import pytest
 
 import lock_packages
 import setup as setup_tool
-from lock_packages import DOCKER, NEEDS, ROOT, SINGLE, TORCH, Locked, entries
+from lock_packages import DOCKER, MLSERVER, NEEDS, ROOT, SINGLE, TORCH, Locked, entries
 
 IMAGES = [DOCKER / image / "requirements.txt" for image in NEEDS]
 CUDA = DOCKER / "tr-ex-job" / "torch-cuda.txt"
-LOCAL = [Path("constraints.txt"), Path("constraints-dev.txt"), CUDA]
-LISTS = [*LOCAL, *IMAGES, *SINGLE]
+LOCAL = [*(Path(f"constraints{of}.txt") for of in ("", "-dev", "-bench")), CUDA]
+LISTS = [*LOCAL, *IMAGES, *SINGLE, MLSERVER]
 PINNED = re.compile(r"^[a-z0-9-]+==[\w.!+]+( ; .+)?$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 
@@ -45,7 +45,7 @@ def test_pytorch_is_in_its_own_list_alone(path: Path) -> None:
 
 def test_the_lists_hold_what_the_requirements_ask_for() -> None:
     listed = {version for path in LOCAL for version in versions(path)}
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt"):
         for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
             wanted = re.sub(r"\[.*\]", "", line.partition("#")[0].strip()).lower()
             assert not wanted or any(version == wanted or version.startswith(f"{wanted}==") for version in listed), (
