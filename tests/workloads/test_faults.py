@@ -68,6 +68,23 @@ def test_a_triton_killed_under_load_comes_back_and_no_request_fails(
     assert "tritonserver ended with signal 9: starting it again" in (tmp_path / "log").read_text(), "the log says so"
 
 
+def test_a_killed_backend_process_has_triton_started_again(
+    exported_storage: Storage, pixels: Pixels, tmp_path: Path
+) -> None:
+    """By itself Triton would go on, call itself ready, and fail every other request."""
+    with running_triton(exported_storage.root, tmp_path / "log") as triton:
+        first = tritonserver(triton)
+        first.children(recursive=True)[0].kill()
+        deadline = time.monotonic() + 30
+        while first.is_running() and first.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "the maimed server must be ended"
+            time.sleep(0.05)
+        with Load(triton.endpoint, MODEL, pixels[:1]) as load:
+            load.go_on(50)
+        load.assert_none_failed()
+    assert "one of Triton's backend processes ended" in (tmp_path / "log").read_text(), "the log says why"
+
+
 def test_a_triton_that_stays_away_is_an_error_when_patience_ends(pixels: Pixels) -> None:
     endpoint = f"127.0.0.1:{free_ports(1)[0]}"
     with ServedModel(endpoint, MODEL, patience=0.5) as model:

@@ -79,9 +79,15 @@ class Supervisor:
 
     def _watch(self, server: "subprocess.Popen[bytes]", token: str, stop: threading.Event) -> bool:
         """Until the server ends, or is to be ended; says whether it ever was ready."""
-        ready = False
+        ready, backends = False, set[int]()
         while server.poll() is None and not stop.wait(POLL_SECONDS):
-            ready = ready or _answers(self.ready_url)
+            if not ready and _answers(self.ready_url):
+                ready, backends = True, _running_children(server.pid)
+            if not backends <= _running_children(server.pid):
+                # Triton goes on without it, says that it is ready, and fails each request that would be its own.
+                self.say("one of Triton's backend processes ended")
+                server.kill()
+                server.wait()
             if (wanted := self.restart_token()) != token:
                 try:
                     self.say(f"stopping Triton, to serve {self.check()}")
@@ -135,6 +141,23 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _children() -> list[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    return [int(number) for number in listed.split()]
+def _children(pid: int | None = None) -> list[int]:
+    """Of this process, or of another one; each thread has its own."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid or os.getpid()}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread ended meanwhile
+            found += map(int, listed.read_text(encoding="ascii").split())
+    return found
+
+
+def _running_children(pid: int) -> set[int]:
+    """Without those that ended and were not waited for."""
+    running = set()
+    for child in _children(pid):
+        with contextlib.suppress(OSError):
+            state = (
+                Path(f"/proc/{child}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+            )
+            if state != "Z":
+                running.add(child)
+    return running
