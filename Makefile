@@ -7,7 +7,7 @@ MINIKUBE_CPUS ?= 4
 MINIKUBE_MEMORY ?= 8g
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench up down output report versions inspect logs minikube env lint test test-cluster bench bench-check constraints diagrams clean
+.PHONY: help setup setup-dev setup-bench setup-play up down output report versions inspect logs play minikube env lint test test-cluster bench bench-check constraints diagrams clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,12 @@ inspect: ## a shell in a pod that mounts the claim read-only [STACK=dev]
 
 logs: ## fetch the stages' logs out of the claim [STACK=dev]
 	@$(CLUSTER) logs $(STACK)
+
+setup-play:
+	@$(PYTHON) tools/setup.py --play
+
+play: setup-play ## open a page to draw digits on [STACK=local]
+	@.venv/bin/python -m play $(STACK)
 
 minikube: ## start minikube as stack dev needs it
 	@command -v minikube >/dev/null || { echo "error: minikube is missing: https://minikube.sigs.k8s.io/docs/start" >&2; exit 1; }
@@ -73,4 +79,4 @@ diagrams: setup-dev ## write the diagrams of docs/architecture from what is decl
 	@.venv/bin/python tools/diagrams.py
 
 clean: ## remove what set-up made (not the storage, not the state)
-	@rm -rf .venv .venv-bench .tools .cache .pulumi .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-bench .venv-play .tools .cache .pulumi .mypy_cache .ruff_cache .pytest_cache .hypothesis

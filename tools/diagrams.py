@@ -10,8 +10,10 @@ storage.mmd            who reads and writes what; written by hand, rendered here
 The text (Mermaid, https://mermaid.js.org) is what counts; each SVG beside it says of which text it is the picture.
 """
 
+import functools
 import hashlib
 import json
+import operator
 import os
 import shutil
 import subprocess
@@ -39,8 +41,13 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
     "tritonReplicas > 1": {"tritonReplicas": "2"},
     "operatorsGroup": {"operatorsGroup": "operators"},
     "registryUser": {"registryUser": "me", "registryPassword": "secret"},
+    "monitoring operator": {"monitoring": "operator"},
 }
-WITHOUT: Mapping[str, Mapping[str, str]] = {"tritonImage slim": {"tritonImage": "ngc"}}
+# What makes resources of the default settings, by what does without them.
+WITHOUT: Mapping[str, Mapping[str, str]] = {
+    "tritonImage slim": {"tritonImage": "ngc"},
+    "monitoring annotations": {"monitoring": "operator"},
+}
 LOOK = {
     "theme": "neutral",
     "htmlLabels": False,
@@ -89,10 +96,9 @@ def declared_dev() -> tuple[Graph, dict[str, str]]:
         default = declare(patch).options
         added = {setting: declare(patch, None, **changes).options for setting, changes in VARIANTS.items()}
         removed = {setting: declare(patch, None, **changes).options for setting, changes in WITHOUT.items()}
-        graph = declare(patch, None, **{key: value for entry in VARIANTS.values() for key, value in entry.items()})
     conditions = {name: setting for setting, found in added.items() for name in found if name not in default}
     conditions |= {name: setting for setting, found in removed.items() for name in default if name not in found}
-    return graph.options, conditions
+    return functools.reduce(operator.or_, added.values(), default), conditions
 
 
 def _alike(graph: Graph, conditions: Mapping[str, str]) -> dict[str, list[str]]:

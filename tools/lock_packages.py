@@ -6,6 +6,7 @@ constraints.txt                              all of requirements.txt and what th
 constraints-dev.txt                          what requirements-dev.txt adds
 constraints-bench.txt                        what requirements-bench.txt adds to both
 bench/environments/<name>.txt                what has an environment of its own
+constraints-play.txt                         all of requirements-play.txt, which has an environment of its own too
 workloads/docker/<image>/requirements.txt    all that an image installs, but not PyTorch
 workloads/docker/tr-ex-job/torch-cuda.txt    PyTorch as PyPI has it, with CUDA
 workloads/docker/uv.txt                      the installer
@@ -63,6 +64,7 @@ def main() -> int:
     write(Path("constraints-bench.txt"), {line: entry for line, entry in everything.items() if line not in tests})
     same_runtime = [line for line in texts[0].splitlines() if line.startswith(("numpy==", "onnxruntime=="))]
     write(MLSERVER, resolved("\n".join([MLSERVER_NEEDS, *same_runtime]), *UNIVERSAL))
+    write(Path("constraints-play.txt"), resolved((ROOT / "requirements-play.txt").read_text(), *UNIVERSAL))
     write(DOCKER / "tr-ex-job" / "torch-cuda.txt", torch)
     for image, locked in images.items():
         write(DOCKER / image / "requirements.txt", parted(locked)[1])

@@ -56,6 +56,7 @@ class Row:
     """A stage, or a group of resources (images, workspace) that stages need."""
 
     name: str
+    is_group: bool = False
     detail: str = ""
     started: float | None = None
     ended: float | None = None
@@ -83,14 +84,15 @@ class Board:
         self.jobs: dict[str, tuple[str, str]] = {}
         self.config: Mapping[str, str] = {}
         self.changes: Mapping[str, int] = {}
+        self.loading = ""
         self.stopping = self.closed = False
         self._clock, self._started = clock, clock()
         self._resources: dict[str, Mapping[str, Any]] = {}  # what the events said of each, by URN
 
     @property
     def rows(self) -> dict[str, Row]:
-        """By name, in the order they are shown: what is made for all stages comes first."""
-        return {**self._groups, **self._stages}
+        """By name, in the order they are shown: what is made for all stages comes first, where anything is made."""
+        return {**{name: row for name, row in self._groups.items() if row.changed}, **self._stages}
 
     def take(self, event: Event) -> None:
         """Learn from one event; kinds that say nothing of stages are let pass."""
@@ -109,6 +111,13 @@ class Board:
             self._diagnose(diagnostic)
         elif output := event.get("stdoutEvent"):
             self.messages.append(Message(output["message"].rstrip()))
+        elif fault := event.get("errorEvent"):
+            self.errors.append(Message(f"error: {fault['error']}", severity="error"))
+        elif violation := event.get("policyEvent"):
+            self.errors.append(Message(f"{violation['policyName']}: {violation['message']}", severity="error"))
+        elif load := event.get("progressEvent"):  # of a plugin
+            share = f" {100 * load['received'] // load['total']} %" if load["total"] > 0 else ""
+            self.loading = "" if load["done"] else f"{load['message']}{share}"
         elif summary := event.get("summaryEvent"):
             self.changes = summary["resourceChanges"] or {}
 
@@ -155,7 +164,7 @@ class Board:
         urn, operation = metadata["urn"], metadata["op"]
         resource = metadata.get("new") or metadata.get("old") or {}
         self._resources[urn] = resource
-        row = self._row(urn)
+        row = self._row(urn, begins=operation != "delete")
         if row is None or not resource.get("custom") or operation == "delete" or urn in row.finished:
             return
         row.active.add(urn)
@@ -175,18 +184,18 @@ class Board:
         row.finished.add(urn)
         row.failure = row.failure or (self._failure if failed else None)
         row.ended = None if row.active else self._clock()
-        self.jobs.pop(row.name, None)
+        if self.jobs.pop(row.name, None) and not (failed or row.logged):
+            row.detail = ""  # it was waited for, which is no news any more
 
-    def _row(self, urn: str) -> Row | None:
-        """The row of the outermost resource around this one; components get one when they are met."""
-        resource = self._resources.get(urn)
-        while resource is not None and STACK_TYPE not in resource["parent"] and resource["parent"]:
-            urn, resource = resource["parent"], self._resources.get(resource["parent"])
+    def _row(self, urn: str, begins: bool = False) -> Row | None:
+        """The row of the outermost resource around this one; a group gets its row when the first in it begins."""
+        resource, inside = self._resources.get(urn), False
+        while resource is not None and resource["parent"] and STACK_TYPE not in resource["parent"]:
+            urn, resource, inside = resource["parent"], self._resources.get(resource["parent"]), True
         name = urn.rpartition("::")[2]
-        is_group = resource is not None and not resource.get("custom") and resource["type"] != STACK_TYPE
-        if is_group and name not in self._stages:
-            self._groups.setdefault(name, Row(name))
-        return self.rows.get(name)
+        if begins and inside and name not in self._stages:
+            self._groups.setdefault(name, Row(name, is_group=True))
+        return self._stages.get(name) or self._groups.get(name)
 
     def _diagnose(self, diagnostic: Mapping[str, Any]) -> None:
         severity, urn = diagnostic["severity"], diagnostic.get("urn", "")
@@ -194,7 +203,7 @@ class Board:
             return
         row, text = self._row(urn) if urn else None, diagnostic["message"].rstrip()
         ephemeral = diagnostic.get("ephemeral", False)
-        if row is not None and not (ephemeral and row.logged):
+        if row is not None and not row.logged:
             line = text.rpartition("\n")[2] if ephemeral else text.partition("\n")[0]
             self._say(row, line.removeprefix(f"{row.name}: "))
         if ephemeral or not text:
@@ -215,14 +224,21 @@ def table(board: Board) -> RenderableType:
         state, seconds = board.state(row), board.seconds(row)
         mark, style = MARKS[state]
         turned = int((seconds or 0) * TURNS_PER_SECOND * len(mark)) % len(mark)
-        detail, share = progress(row.detail) if state == "running" else (row.detail, "")
+        detail, share = progress(row.detail) if state == "running" else (summary(row, state), "")
         rows.add_row(
             Text.assemble((mark[turned], style), " ", (row.name, "dim" if style == "dim" else "")),
             Text(f"{state} {share}".rstrip(), style),
             "" if seconds is None else duration(seconds),
-            Text("" if state == "unchanged" else detail, "red" if state == "failed" else "dim"),
+            Text(detail, "red" if state == "failed" else "dim"),
         )
     return Group(rows, Text(footer(board), "dim", no_wrap=True, overflow="ellipsis"))
+
+
+def summary(row: Row, state: State) -> str:
+    """What is left to say when nothing happens any more."""
+    if row.is_group and state == "done":
+        return f"{len(row.finished)} resource{'s' * (len(row.finished) > 1)}"
+    return "" if state == "unchanged" else row.detail
 
 
 def progress(line: str) -> tuple[str, str]:
@@ -239,7 +255,7 @@ def progress(line: str) -> tuple[str, str]:
 def footer(board: Board) -> str:
     passed = duration(board.seconds() or 0)
     if not board.closed:
-        return f"{passed}  {STOPPING if board.stopping else HINT}"
+        return f"{passed}  {STOPPING if board.stopping else board.loading or HINT}"
     counts = [f"{count} {WORDS.get(change, change)}" for change, count in board.changes.items()]
     return f"{', '.join(counts) or 'nothing changed'}, {passed}"
 

@@ -1,6 +1,6 @@
 """Set up everything the project needs, inside the checkout: packages, the Pulumi CLI, Triton's parts.
 
-    python3 tools/setup.py [--dev] [--bench]
+    python3 tools/setup.py [--dev] [--bench] [--play]
 
 What is there and right is skipped. Uses the standard library only: it runs before anything is installed. Packages come
 from the lists that tools/lock_packages.py writes, and only as the wheels whose SHA-256 stands there.
@@ -40,6 +40,7 @@ UV_LIST, TRITON_LIST = DOCKER / "uv.txt", DOCKER / "triton" / "server.txt"
 PACKAGES, DEV_PACKAGES, BENCH_PACKAGES = (ROOT / f"constraints{of}.txt" for of in ("", "-dev", "-bench"))
 BENCH_VENVS, BENCH_LISTS = ROOT / ".venv-bench", ROOT / "bench" / "environments"
 BENCH_GLIBC = {"perf-analyzer": (2, 38)}  # where its wheel runs
+PLAY_VENV, PLAY_PACKAGES = ROOT / ".venv-play", ROOT / "constraints-play.txt"
 CUDA_TORCH = DOCKER / "tr-ex-job" / "torch-cuda.txt"
 WHEELS = ("--no-deps", "--only-binary", ":all:")  # nothing that was not asked for, nothing that is built here
 
@@ -52,6 +53,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--dev", action="store_true", help="also what the tests need")
     options.add_argument("--bench", action="store_true", help="also what the benchmarks need")
+    options.add_argument("--play", action="store_true", help="also what the page to draw on needs")
     arguments = options.parse_args()
     try:
         check_machine()
@@ -62,6 +64,8 @@ def main() -> int:
                 pool.submit(install_pulumi),
                 pool.submit(install_triton),
             ]
+            if arguments.play:
+                jobs.append(pool.submit(install_apart, PLAY_VENV, PLAY_PACKAGES, "20 s, 100 MB"))
             for job in jobs:
                 job.result()
     except SetupError as error:
@@ -110,15 +114,20 @@ def install_bench_venvs() -> None:
     """An environment for each list in bench/environments: MLServer wants an older FastAPI than stands beside it."""
     glibc = tuple(map(int, platform.libc_ver()[1].split(".")))
     for packages in sorted(BENCH_LISTS.glob("*.txt")):
-        venv = BENCH_VENVS / packages.stem
-        stamp, content = venv / ".installed", hashlib.sha256(packages.read_bytes()).hexdigest()
-        if glibc < BENCH_GLIBC.get(packages.stem, (0,)) or (stamp.exists() and stamp.read_text() == content):
-            continue
-        with step(f"environment of {packages.stem}", "20 s, 100 MB"):
-            uv, python = str(PYTHON.with_name("uv")), str(venv / "bin" / "python")
-            run([uv, "venv", "--quiet", "--clear", "--python", str(PYTHON), str(venv)])
-            run([uv, "pip", "install", "--quiet", "--python", python, *from_lists(packages)])
-        stamp.write_text(content)
+        if glibc >= BENCH_GLIBC.get(packages.stem, (0,)):
+            install_apart(BENCH_VENVS / packages.stem, packages, "20 s, 100 MB")
+
+
+def install_apart(venv: Path, packages: Path, usually: str) -> None:
+    """An environment of its own, with the list's packages."""
+    stamp, content = venv / ".installed", hashlib.sha256(packages.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == content:
+        return
+    with step(f"environment {venv.relative_to(ROOT)} of {packages.name}", usually):
+        uv, python = str(PYTHON.with_name("uv")), str(venv / "bin" / "python")
+        run([uv, "venv", "--quiet", "--clear", "--python", str(PYTHON), str(venv)])
+        run([uv, "pip", "install", "--quiet", "--python", python, *from_lists(packages)])
+    stamp.write_text(content)
 
 
 def install_torch_for_cpus() -> bool:

@@ -20,8 +20,8 @@ from progress import Board, Message, diagnostics, table
 
 POLL_SECONDS = 0.2
 FOLLOW_AGAIN_SECONDS = 2.0
+LAST_LINES_SECONDS = 3.0  # a Job's end may be told before its log's last lines
 STYLES = {"warning": "yellow", "error": "red"}
-WARNING_PREFIX, ERROR_PREFIX = "warning: ", "error: "
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -68,6 +68,7 @@ def _show(process: "subprocess.Popen[bytes]", board: Board, events: "Lines", con
                     board.take(json.loads(line))
             logs.follow()
             if ended:
+                logs.close()
                 board.close()
             for message in board.messages:
                 console.print(_printed(message), soft_wrap=message.about is not None)
@@ -126,22 +127,31 @@ class JobLogs:
         self._followed: dict[str, subprocess.Popen[bytes]] = {}
         self._lines: dict[str, Lines] = {}
         self._next_try: dict[str, float] = {}
-        self._warned: set[tuple[str, str]] = set()
+        self._patience: dict[str, float] = {}
+        self._kept: set[tuple[str, str]] = set()
 
     def follow(self) -> None:
         """Say what came since the last call; begin with new Jobs, and anew where a pod came after another."""
         for row, (namespace, name) in self._board.jobs.items():
-            self._say(row)
             running = row in self._followed and self._followed[row].poll() is None
+            self._say(row)
             if not running and time.monotonic() >= self._next_try.get(row, 0):
                 self._start(row, namespace, name)
         for row in set(self._followed) - set(self._board.jobs):
+            until = self._patience.setdefault(row, time.monotonic() + LAST_LINES_SECONDS)
+            ended = self._followed[row].poll() is not None
             self._say(row)
-            _end(self._followed.pop(row))
+            if ended or time.monotonic() > until:
+                _end(self._followed.pop(row))
 
     def close(self) -> None:
-        for process in self._followed.values():
+        """Say the last lines of what is still followed, and end it."""
+        for row, process in self._followed.items():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LAST_LINES_SECONDS)
+            self._say(row)
             _end(process)
+        self._followed.clear()
         self._directory.cleanup()
 
     def _start(self, row: str, namespace: str, name: str) -> None:
@@ -160,14 +170,14 @@ class JobLogs:
             self._lines[row] = Lines(path)
 
     def _say(self, row: str) -> None:
-        """As stack local's provider does: warnings stay, errors are left to the resource."""
+        """Warnings and errors stay; a pod that is tried again says them again."""
         for line in self._lines[row].new() if row in self._lines else ():
-            if line.startswith(ERROR_PREFIX):
-                continue
-            self._board.log(row, line.removeprefix(WARNING_PREFIX))
-            if line.startswith(WARNING_PREFIX) and (row, line) not in self._warned:
-                self._warned.add((row, line))
-                self._board.messages.append(Message(line, (row, "log"), "warning"))
+            prefix, _, text = line.partition(": ")
+            self._board.log(row, text if prefix in STYLES else line)
+            if prefix in STYLES and (row, line) not in self._kept:
+                self._kept.add((row, line))
+                kept = self._board.errors if prefix == "error" else self._board.messages
+                kept.append(Message(line, (row, "log"), prefix))
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

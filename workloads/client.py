@@ -55,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
+    """The stage; returns what ends its log: run, accuracy (0..1), served version.
+
+    Raises:
+        ServerError: Triton does not answer.
+        ModelError: the published version's files are damaged.
+        GateError: accuracy or latency miss their gates; the results are written, and `auto_rollback` done, before.
+    """
     images, labels = load(storage.data, "t10k")
     pixels = (images[:, None].astype(np.float32)) / np.float32(255)
     with ServedModel(options.endpoint, options.model_name) as model:

@@ -52,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def export(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
+    """The stage; returns what ends its log: what is served, the candidate, and why it was published or not.
+
+    Raises:
+        CheckpointError: there is none that fits the data.
+        ModelError: the ONNX model disagrees with PyTorch, or `served_version` does not exist.
+        GateError: a first version is below `min_accuracy`, or int8 does not pay.
+    """
     repository = ModelRepository(storage.models, options.model_name)
     serving = ServingConfig(cpus=options.serving_cpus or available_cpus(), queue_delay_us=options.queue_delay_us)
     if options.served_version and options.served_version not in repository.versions():
@@ -88,6 +95,8 @@ def export(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
 
 
 class Verdict(NamedTuple):
+    """Whether to publish a candidate, and why."""
+
     publish: bool
     message: str
 

@@ -31,6 +31,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def prepare(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
+    """The stage; returns what ends its log: data set, source, counts.
+
+    Raises:
+        DataError: the data cannot be had, or are not what they should be.
+        StorageError: the storage cannot hold them.
+    """
     make_directory(storage.data)
     require_space(storage.data, NEEDED_BYTES)
     manifest = _mnist_in_place(storage.data) if options.dataset in ("mnist", "auto") else None

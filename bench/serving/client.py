@@ -31,6 +31,7 @@ TIMEOUT = 30.0
 Pixels = npt.NDArray[np.float32]  # [B, 1, 28, 28]
 Logits = npt.NDArray[np.float32]  # [B, 10]
 Send = Callable[[], Awaitable[Any]]
+Request = tuple[bytes, dict[str, str], Callable[[bytes], Logits]]  # body, headers, and how the answer is read
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,12 @@ async def opened(target: Target, pixels: Pixels) -> AsyncIterator[tuple[Send, Ca
             content = message(target.model, pixels).SerializeToString()
             yield (lambda: ask(content, timeout=TIMEOUT)), _grpc_logits
         return
-    body, decode = pixels.tobytes(), _raw_logits
-    if target.protocol == "json":
-        body, decode = json.dumps({"instances": pixels.tolist()}).encode(), _json_logits
-    kind = {"Content-Type": "application/json" if target.protocol == "json" else "application/octet-stream"}
+    body, headers, decode = PROTOCOLS[target.protocol](pixels)
     options = {"connector": aiohttp.TCPConnector(limit=0), "timeout": aiohttp.ClientTimeout(TIMEOUT)}
     async with aiohttp.ClientSession(**options, raise_for_status=True) as session:
 
         async def post() -> bytes:
-            async with session.post(target.address, data=body, headers=kind) as response:
+            async with session.post(target.address, data=body, headers=headers) as response:
                 content: bytes = await response.read()
                 return content
 
@@ -90,8 +88,16 @@ def _raw_logits(answer: bytes) -> Logits:
     return np.frombuffer(answer, np.float32).reshape(-1, 10)
 
 
-def _json_logits(answer: bytes) -> Logits:
-    return np.array(json.loads(answer)["predictions"], np.float32)
+def _raw(pixels: Pixels) -> Request:
+    return pixels.tobytes(), {"Content-Type": "application/octet-stream"}, _raw_logits
+
+
+def _json(pixels: Pixels) -> Request:
+    body = json.dumps({"instances": pixels.tolist()}).encode()
+    return body, {"Content-Type": "application/json"}, lambda answer: np.array(json.loads(answer)["predictions"])
+
+
+PROTOCOLS: dict[str, Callable[[Pixels], Request]] = {"raw": _raw, "json": _json}
 
 
 async def closed_loop(send: Send, concurrency: int, seconds: float) -> Answer:

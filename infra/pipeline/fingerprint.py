@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def fingerprint(root: Path, code: Iterable[Path], arguments: Mapping[str, str], inputs: Iterable[Path] = ()) -> str:
-    """Hash code, arguments and input files (by content; names relative to `root`, so that a checkout can move)."""
+    """Hash code, arguments and input files (by content; names relative to `root`, so that a checkout can move).
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256.
+    """
     content = {
         "code": {str(path.relative_to(root)): _sha256(path) for path in code},
         "arguments": dict(arguments),

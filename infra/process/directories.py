@@ -34,7 +34,11 @@ def create_directory(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def delete_directory(inputs: Mapping[str, Any]) -> None:
-    """Remove the directory if it bears our marker; what was removed by hand is fine."""
+    """Remove the directory if it bears our marker; what was removed by hand is fine.
+
+    Raises:
+        ProcessError: it does not bear the marker, or cannot be removed.
+    """
     path = Path(inputs["path"])
     if not path.exists():
         return

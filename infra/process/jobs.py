@@ -58,6 +58,15 @@ def _key(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_command(name: str, command: Sequence[str], say: Say, cancelled: threading.Event, timeout: float) -> None:
+    """Run a command under its guard to its end, and `say` each line it prints.
+
+    Args:
+        timeout: Seconds after which it is stopped.
+
+    Raises:
+        ProcessError: it failed (with its last `error:` line, else the signal or status), or took too long.
+        CancelledError: `cancelled` was set.
+    """
     guard = subprocess.Popen(
         [sys.executable, "-S", str(GUARD), *command],
         stdin=subprocess.PIPE,

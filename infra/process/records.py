@@ -16,6 +16,7 @@ def record_path(directory: str, name: str) -> Path:
 
 
 def read(directory: str, name: str) -> dict[str, Any] | None:
+    """The resource's record; None if it never ran here, or was cut off while writing."""
     try:
         content = json.loads(record_path(directory, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -24,6 +25,11 @@ def read(directory: str, name: str) -> dict[str, Any] | None:
 
 
 def write(directory: str, name: str, content: Mapping[str, Any]) -> None:
+    """Put the record in the place of the one before, whole or not at all.
+
+    Raises:
+        ProcessError: the directory cannot be written.
+    """
     path = record_path(directory, name)
     temporary = path.with_suffix(".tmp")
     try:
@@ -35,6 +41,11 @@ def write(directory: str, name: str, content: Mapping[str, Any]) -> None:
 
 
 def remove(directory: str, name: str) -> None:
+    """Forget what ran; no record is fine.
+
+    Raises:
+        ProcessError: it is there and cannot be removed.
+    """
     try:
         record_path(directory, name).unlink(missing_ok=True)
     except OSError as error:

@@ -125,7 +125,7 @@ CASES = (
         with_a_dangling_link,
         (BEST, "is missing (links to gone/checkpoint.pth): run the train stage"),
     ),
-    Case("checkpoint of other data", of_other_data, (BEST, "the data are now custom: train again")),
+    Case("checkpoint of other data", of_other_data, (BEST, "was trained with other data (custom)", "train again")),
     malicious("with code in its archive", torch.save),
     malicious("that is a pickle with code", lambda content, path: path.write_bytes(pickle.dumps(content))),
     damaged("empty", lambda path: path.write_bytes(b""), NOT_ONE, "train again"),

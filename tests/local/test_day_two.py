@@ -17,7 +17,8 @@ QUICK = {"dataset": "digits", "epochs": 2, "batchSize": 64, "minAccuracy": "0.3"
 
 
 def runs_of(checkout: Checkout, stage: Stage) -> bool:
-    return any(f"workloads/{stage.script}" in " ".join(process.cmdline()) for process in checkout.processes())
+    lines = (" ".join(process.info["cmdline"] or []) for process in checkout.processes())
+    return any(f"workloads/{stage.script}" in line for line in lines)
 
 
 def finished(checkout: Checkout, stage: str) -> int:

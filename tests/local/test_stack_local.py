@@ -12,6 +12,8 @@ import psutil
 import pytest
 from tests.checkout import Checkout, interrupt, wait_until
 
+from pipeline.stages import STAGES as PIPELINE
+
 # Small enough to train in seconds, good enough to pass a gate.
 QUICK = {"dataset": "digits", "epochs": 4, "batchSize": 64, "minAccuracy": "0.8", "keepData": "true"}
 STAGES = ["prepare-data", "train", "export", "triton", "client", "report"]
@@ -145,8 +147,9 @@ def test_ctrl_c_leaves_no_process_and_the_next_up_resumes(checkout: Checkout) ->
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0, "an interrupted up is not a success"
     assert_failed_cleanly(output, "interrupted")
-    jobs = [entry for entry in checkout.processes() if "tritonserver" not in " ".join(entry.cmdline()[:1])]
-    stray = [entry for entry in jobs if "stub" not in entry.name() and "workloads/" in " ".join(entry.cmdline())]
+    scripts = [stage.script for stage in PIPELINE if stage.kind == "job"]  # Triton goes on
+    lines = [" ".join(process.info["cmdline"] or []) for process in checkout.processes()]
+    stray = [line for line in lines if any(f"workloads/{script}" in line for script in scripts)]
     assert not stray, f"Ctrl-C must leave no stage running: {stray}"
     done = checkout.run("up")
     assert done.status == 0, done.output
@@ -180,7 +183,8 @@ def test_a_killed_pulumi_leaves_no_stage_running_and_damaged_data_are_named(chec
 
 
 def _training(checkout: Checkout) -> list[psutil.Process]:
-    return [process for process in checkout.processes() if any(part.endswith("train.py") for part in process.cmdline())]
+    found = checkout.processes()
+    return [process for process in found if any(part.endswith("train.py") for part in process.info["cmdline"] or [])]
 
 
 def test_taken_ports_are_said_and_avoided(checkout: Checkout) -> None:

@@ -11,7 +11,7 @@ import time
 
 from tests.checkout import Checkout, Done
 
-QUICK = {"dataset": "digits", "epochs": 2, "batchSize": 64, "minAccuracy": "0"}
+QUICK = {"dataset": "digits", "epochs": 1, "batchSize": 64, "minAccuracy": "0"}
 STAGES = ["prepare-data", "train", "export", "triton", "client", "report"]
 ROWS, COLUMNS = 40, 120
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

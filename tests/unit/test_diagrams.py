@@ -6,12 +6,15 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 import diagrams
 from mnist.repository import Metadata, ServingConfig, render_config
 from mnist.storage import Storage
+from pipeline.settings import Settings
 from pipeline.stages import STAGES, Stage
 from tests.declared import Declared, Options, declare, declare_local
 from tests.unit.drawing import Drawing, read
@@ -21,6 +24,13 @@ PAGE = (diagrams.DIAGRAMS / "README.md").read_text(encoding="utf-8")
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(diagrams.DIAGRAMS.glob("*.mmd"))}
 ALL_SETTINGS = {key: value for changes in diagrams.VARIANTS.values() for key, value in changes.items()}
 REDRAW = "run `make diagrams`"
+# Of the settings that may change which resources there are, those with named values.
+CHOICES = [
+    (to_camel(name), value)
+    for name, field in Settings.model_fields.items()
+    if get_origin(field.annotation) is Literal and name not in ("platform", "dataset", "precision")
+    for value in get_args(field.annotation)
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +38,13 @@ def dev() -> Declared:
     """With every setting that adds a resource."""
     with pytest.MonkeyPatch.context() as patch:
         return declare(patch, None, **ALL_SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def everything(dev: Declared) -> dict[str, Options]:
+    """And what they take the place of."""
+    with pytest.MonkeyPatch.context() as patch:
+        return {**declare(patch).options, **dev.options}
 
 
 def differences(drawing: Drawing, declared: dict[str, Options]) -> list[str]:
@@ -69,8 +86,8 @@ def test_stack_local_is_drawn_as_it_is_declared() -> None:
     assert differences(read(TEXTS["resources-local"]), declare_local().options) == [], REDRAW
 
 
-def test_a_stack_on_kubernetes_is_drawn_as_it_is_declared(dev: Declared) -> None:
-    assert differences(read(TEXTS["resources-dev"]), dev.options) == [], REDRAW
+def test_a_stack_on_kubernetes_is_drawn_as_it_is_declared(everything: dict[str, Options]) -> None:
+    assert differences(read(TEXTS["resources-dev"]), everything) == [], REDRAW
 
 
 def test_what_is_declared_is_what_pulumi_gets_to_know(dev: Declared) -> None:
@@ -94,9 +111,9 @@ def test_what_a_setting_adds_is_drawn_with_that_setting(
 
 
 @pytest.mark.parametrize("stack", ["local", "dev"])
-def test_an_arrow_or_a_resource_more_or_less_is_noticed(stack: str, dev: Declared) -> None:
+def test_an_arrow_or_a_resource_more_or_less_is_noticed(stack: str, everything: dict[str, Options]) -> None:
     """So that the tests above cannot pass on anything."""
-    declared = declare_local().options if stack == "local" else dev.options
+    declared = declare_local().options if stack == "local" else everything
     lines = TEXTS[f"resources-{stack}"].splitlines()
     arrows = [line for line in lines if "-->" in line]
     assert len(arrows) >= 10, "the loop below has something to do"
@@ -110,13 +127,24 @@ def test_an_arrow_or_a_resource_more_or_less_is_noticed(stack: str, dev: Declare
 
 
 @pytest.mark.parametrize("stage", [stage.name for stage in STAGES if stage.needs])
-def test_a_need_that_is_taken_away_is_noticed(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_a_need_that_is_taken_away_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, everything: dict[str, Options], stage: str
+) -> None:
     cut: tuple[Stage, ...] = tuple(replace(entry, needs=()) if entry.name == stage else entry for entry in STAGES)
     for name, declared in (
-        ("resources-local", declare_local(cut)),
-        ("resources-dev", declare(monkeypatch, cut, **ALL_SETTINGS)),
+        ("resources-local", declare_local(cut).options),
+        ("resources-dev", {**everything, **declare(monkeypatch, cut).options}),
     ):
-        assert differences(read(TEXTS[name]), declared.options), f"{name} still shows what {stage} needed"
+        [difference, *_] = differences(read(TEXTS[name]), declared)
+        assert difference.startswith(f"{stage}: depends_on is drawn"), f"{name} still shows what {stage} needed"
+
+
+@pytest.mark.parametrize(("setting", "value"), CHOICES)
+def test_no_choice_of_a_setting_makes_a_resource_that_is_not_drawn(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: str
+) -> None:
+    undrawn = set(declare(monkeypatch, None, **{setting: value}).options) - set(read(TEXTS["resources-dev"]).kinds)
+    assert undrawn == set(), "add the setting to VARIANTS in tools/diagrams.py, then draw"
 
 
 def test_every_kind_of_resource_in_the_code_is_drawn() -> None:
@@ -132,8 +160,10 @@ def test_every_kind_of_resource_in_the_code_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("stack", ["local", "dev"])
-def test_every_resource_is_specified_once_with_its_kind_and_timeouts(stack: str, dev: Declared) -> None:
-    declared = {"local": declare_local, "dev": lambda: dev}[stack]().options
+def test_every_resource_is_specified_once_with_its_kind_and_timeouts(
+    stack: str, everything: dict[str, Options]
+) -> None:
+    declared = declare_local().options if stack == "local" else everything
     rows = table(PAGE.split("## Stack local")[1].split("## A stack on Kubernetes")[stack == "dev"])
     for name, options in declared.items():
         fitting = [row for row in rows if row[0] == name and row[1] in read(TEXTS[f"resources-{stack}"]).kinds[name]]
@@ -176,7 +206,7 @@ def test_the_pages_configuration_is_the_one_that_is_written() -> None:
 
 def test_the_pages_metadata_are_those_that_are_written() -> None:
     section = PAGE.split("| field | meaning |")[1].split("\n\n")[0]
-    named = [name for row in section.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    named = [name for row in section.splitlines()[2:] for name in re.findall(r"\w+", row.split("|")[1])]
     assert named == [field.name for field in dataclasses.fields(Metadata)], "every field, in order"
 
 

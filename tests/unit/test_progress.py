@@ -131,8 +131,44 @@ def test_a_stage_that_was_running_when_pulumi_was_killed_has_failed() -> None:
     assert states(board)["train"] == "failed", "nobody waits for it any more"
 
 
+def test_on_kubernetes_what_stages_share_has_lines_of_its_own_above_them() -> None:
+    board, _ = replay("cluster_up")
+    assert list(board.rows)[-6:] == STAGES, "the stages in their order"
+    assert list(board.rows)[:-6] == ["workspace", "monitoring"], "above them what is made for all"
+    assert set(states(board).values()) == {"done"}, "all of it was created"
+    assert "2 resources" in drawn(board)[0], "a group says how many resources it has"
+    assert footer(board) == "32 created, 70 s"
+
+
+def test_on_kubernetes_a_stage_is_done_when_its_job_is_not_when_it_is_declared() -> None:
+    board, clock = replay("cluster_up", until='Waiting for Job \\"job-ns/train\\" to start')
+    assert states(board)["train"] == "running", "its component has long been registered"
+    assert board.jobs == {"train": ("job-ns", "train")}, "and its log can be followed"
+    board.log("train", "step 100/235  loss 0.1  accuracy 0.97  812 images/s  40 s left")
+    clock.now += 5
+    line = next(line for line in drawn(board) if "train" in line)
+    assert "running 42 %" in line and "step 100/235  40 s left" in line, f"as on this machine: {line}"
+
+
+def test_on_kubernetes_a_replaced_job_counts_from_the_end_of_the_old_one_to_the_end_of_the_new() -> None:
+    board, _ = replay("cluster_replaced", until='"op": "delete-replaced", "urn": "urn:pulumi:dev::mnist::mnist:pip')
+    assert states(board)["train"] == "running" and not board.jobs, "while the old Job goes there is no log to follow"
+    board, _ = replay("cluster_replaced")
+    assert states(board) == dict.fromkeys(STAGES, "done") | {"prepare-data": "unchanged"}, "no group was changed"
+    assert board.seconds(board.rows["train"]) == 16, "from 1795374152 to 1795374168"
+    assert board.rows["train"].detail == "", "that it was waited for is no news any more"
+
+
+def test_on_kubernetes_a_failed_job_fails_its_stage() -> None:
+    board, _ = replay("cluster_failed")
+    assert states(board)["client"] == "failed" and states(board)["report"] == "not run"
+    told = diagnostics(board.errors)
+    assert "  kubernetes:batch/v1:Job (client-job):\n    error: 2 errors occurred:" in told, told
+    assert "[BackoffLimitExceeded] Job has reached the specified backoff limit" in told, "all lines of it"
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
-@pytest.mark.parametrize("name", ["up", "unchanged", "gate_missed", "interrupted"])
+@pytest.mark.parametrize("name", ["up", "unchanged", "gate_missed", "interrupted", "cluster_replaced"])
 def test_a_stage_takes_one_line_at_any_width(name: str, width: int) -> None:
     lines = drawn(replay(name)[0], width)
     assert len(lines) == len(STAGES) + 1, f"a line a stage and the last one: {lines}"
@@ -157,6 +193,23 @@ def test_warnings_and_other_lasting_messages_are_kept_for_printing_in_full() -> 
     assert board.messages[-1].text == "said by print()", "what the program prints is shown, too"
     board.take({"diagnosticEvent": {"message": "registering\n", "severity": "debug"}})
     assert len(board.messages) == 2, "what is for debugging is not"
+
+
+def test_errors_that_are_no_diagnostics_are_told_too() -> None:
+    board = Board()
+    board.take({"errorEvent": {"error": "the engine broke"}})
+    board.take({"policyEvent": {"policyName": "no-public-services", "message": "triton is public"}})
+    told = diagnostics(board.errors)
+    assert "error: the engine broke" in told and "no-public-services: triton is public" in told, told
+
+
+def test_a_plugin_that_is_loaded_is_said_in_the_last_line() -> None:
+    board = Board()
+    load = {"type": "plugin-download", "id": "1", "message": "[resource plugin kubernetes-4.24.0] downloading"}
+    board.take({"progressEvent": {**load, "received": 30, "total": 120, "done": False}})
+    assert footer(board).endswith("[resource plugin kubernetes-4.24.0] downloading 25 %"), "it may take a minute"
+    board.take({"progressEvent": {**load, "received": 120, "total": 120, "done": True}})
+    assert "Ctrl-C" in footer(board), "and then goes away"
 
 
 def test_a_line_with_colours_of_its_own_does_not_colour_the_table() -> None:

@@ -1,6 +1,5 @@
 """Following Pulumi while it runs: here a script that writes what a real one wrote, and ends as that did."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 import watch
-from progress import Board
+from progress import Board, diagnostics
 from tests.checkout import wait_until
 
 EVENTS = Path(__file__).with_name("events")
@@ -155,9 +154,10 @@ def follow(logs: watch.JobLogs, condition: Callable[[], bool], what: str) -> Non
     wait_until(followed, 10, what)
 
 
-def test_the_log_of_a_running_job_is_followed(tmp_path: Path) -> None:
+def test_the_log_of_a_running_job_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LAST_LINES_SECONDS", 0.1)
     board = waiting_for_the_job()
-    said = "echo step 1/10; echo 'warning: old data'; echo error: of the resource; echo step 2/10; exec sleep 60"
+    said = "echo step 1/10; echo 'warning: old data'; echo step 2/10; exec sleep 60"
     logs = watch.JobLogs(board, kubectl(tmp_path, said))
     follow(logs, lambda: board.rows["train"].detail == "step 2/10", "the log is shown")
     call = (tmp_path / "calls").read_text().strip()
@@ -166,14 +166,28 @@ def test_the_log_of_a_running_job_is_followed(tmp_path: Path) -> None:
     waiting = {"urn": TRAIN, "message": "Waiting for Job", "severity": "info", "ephemeral": True}
     board.take({"diagnosticEvent": waiting})
     assert board.rows["train"].detail == "step 2/10", "what is said of waiting does not hide it"
-    board.take({"resOutputsEvent": {"metadata": {"op": "create", "urn": TRAIN, "type": "kubernetes:batch/v1:Job"}}})
-    logs.follow()
-    assert json.dumps(board.jobs) == "{}" and board.state(board.rows["train"]) == "done", "the Job's end is its end"
     logs.close()
+
+
+def test_the_last_lines_of_a_log_are_waited_for(tmp_path: Path) -> None:
+    board = waiting_for_the_job()
+    logs = watch.JobLogs(board, kubectl(tmp_path, "sleep 1; echo 'error: accuracy 0.5 is below minAccuracy 0.97'"))
+    logs.follow()
+    metadata = {"op": "create", "urn": TRAIN, "type": "kubernetes:batch/v1:Job"}
+    failure = {"urn": TRAIN, "prefix": "error: ", "message": "2 errors occurred:\n\t* the Job", "severity": "error"}
+    board.take({"diagnosticEvent": failure})
+    board.take({"resOpFailedEvent": {"metadata": metadata}})
+    assert board.jobs == {}, "the Job's end was told before its last line"
+    logs.follow()
+    logs.close()
+    assert board.rows["train"].detail == "accuracy 0.5 is below minAccuracy 0.97", "which says more than Kubernetes"
+    told = diagnostics(board.errors)
+    assert "2 errors occurred" in told and "error: accuracy 0.5 is below minAccuracy" in told, f"both are told: {told}"
 
 
 def test_a_job_without_a_pod_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "FOLLOW_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "LAST_LINES_SECONDS", 0.1)
     board = waiting_for_the_job()
     started = tmp_path / "started"
     logs = watch.JobLogs(board, kubectl(tmp_path, f"test -e {started} || exit 1; echo running; exec sleep 60"))

@@ -198,7 +198,7 @@ def test_a_disk_that_fills_up_during_the_export_leaves_what_was_published(
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             while not list(repository.directory.glob(".staging-*")):
                 time.sleep(0.01)
-            fill(disk, 20 << 20)
+            fill(disk, 8 << 20)
             errors = (process.communicate()[1]).splitlines()
         assert process.returncode == 1, f"the export must fail: {errors}"
         assert len(errors) == 1 and "the disk is full: free some space" in errors[0], errors

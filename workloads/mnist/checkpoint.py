@@ -55,7 +55,11 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically: after a crash or on a full disk, the previous checkpoint is still there."""
+    """Write atomically: after a crash or on a full disk, the previous checkpoint is still there.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     buffer = io.BytesIO()
     content = {item.name: getattr(checkpoint, item.name) for item in fields(checkpoint)}
     torch.save({**content, "config": asdict(checkpoint.config)}, buffer)

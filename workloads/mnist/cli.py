@@ -27,7 +27,10 @@ EXIT_INTERRUPTED = 130
 
 
 class StageLog:
-    """One line a message on standard output for people, one JSON object a line in logs/<stage>.log for programs."""
+    """One line a message on standard output for people, one JSON object a line in logs/<stage>.log for programs.
+
+    Every object has `time` (ISO 8601, UTC), `stage` and `event`. What writes raises a `StorageError` where it cannot.
+    """
 
     def __init__(self, stage: str, storage: Storage, keep: bool = True) -> None:
         self.stage = stage
@@ -36,6 +39,7 @@ class StageLog:
         self._started = time.monotonic()
 
     def say(self, message: str, event: str = "message", **fields: Any) -> None:
+        """Print the message, and record it with the fields."""
         print(message, flush=True)
         self.record(event, message=message, **fields)
 
@@ -43,6 +47,7 @@ class StageLog:
         self.say(f"warning: {message}", event="warning", **fields)
 
     def record(self, event: str, **fields: Any) -> None:
+        """Append an event to the log alone."""
         if not self.keep:
             return
         entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": self.stage, "event": event}
@@ -52,6 +57,7 @@ class StageLog:
                 file.write(json.dumps({**entry, **fields}) + "\n")
 
     def finished(self, summary: Mapping[str, Any]) -> None:
+        """Record the stage's success: its summary and its seconds."""
         self.record("finished", seconds=round(time.monotonic() - self._started, 3), **summary)
 
 

@@ -88,7 +88,10 @@ class ChannelsLastNorm(nn.BatchNorm1d):
 
 
 class CompactBlock(nn.Module):
-    """torchvision's BasicBlock on maps of `side` x `side`, channels last."""
+    """torchvision's BasicBlock on maps of `side` x `side`, channels last.
+
+    Takes float32 [B, side, side, I], gives float32 [B, m, m, O] with m = ceil(side / stride).
+    """
 
     def __init__(self, inputs: int, outputs: int, side: int, stride: int) -> None:
         super().__init__()
@@ -105,7 +108,10 @@ class CompactBlock(nn.Module):
 
 
 class CompactResNet18(nn.Module):
-    """Made of torchvision's model and its weights; takes and gives what that takes and gives."""
+    """Made of torchvision's model and its weights; takes and gives what that takes and gives.
+
+    Takes normalised images, float32 [B, 1, 28, 28]; gives logits, float32 [B, 10].
+    """
 
     def __init__(self, model: ResNet) -> None:
         super().__init__()

@@ -125,7 +125,11 @@ def load(directory: Path, split: Split) -> tuple[Images, Labels]:
 
 
 def read_pair(directory: Path, split: Split) -> tuple[Idx, Idx]:
-    """Read a split's images and labels and check their structure, whatever their sums."""
+    """Read a split's images and labels and check their structure, whatever their sums.
+
+    Raises:
+        DataError: as `read_idx`, or there are not as many labels as images.
+    """
     images_path, labels_path = (directory / FILES[split, part] for part in PARTS)
     images, labels = read_idx(images_path, "images"), read_idx(labels_path, "labels")
     if len(images.values) != len(labels.values):
@@ -160,7 +164,11 @@ def read_idx(path: Path, part: Part) -> Idx:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn an OSError into a `DataError`: data are the user's, so the way out is another than for the storage."""
+    """Turn an OSError into a `DataError`: data are the user's, so the way out is another than for the storage.
+
+    Raises:
+        DataError: `path` could not be read.
+    """
     try:
         yield
     except OSError as error:
@@ -181,11 +189,17 @@ def require_file(path: Path) -> None:
 
 
 def write_images(path: Path, images: Images) -> None:
+    """Write images, uint8 [N, 28, 28], as a gzipped IDX file; the same images give the same bytes.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     header = struct.pack(">IIII", MAGIC["images"], len(images), SIDE, SIDE)
     write_atomic(path, gzip.compress(header + images.tobytes(), mtime=0))  # no time stamp: same images, same file
 
 
 def write_labels(path: Path, labels: Labels) -> None:
+    """Write labels, uint8 [N] in 0..9, as `write_images` does."""
     write_atomic(path, gzip.compress(struct.pack(">II", MAGIC["labels"], len(labels)) + labels.tobytes(), mtime=0))
 
 

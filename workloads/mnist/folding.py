@@ -14,8 +14,9 @@ from mnist.model import MEAN, STD
 class FoldedModel(nn.Module):
     """Pixels in [0, 1], float32 [B, 1, 28, 28] → logits, float32 [B, 10]; for inference alone.
 
-    - Batch norms are folded into the convolutions before them, and the pixels' standard deviation into the first one.
-      (Their mean is subtracted: what torchvision's model pads with is 0 after that.)
+    - Batch norms are folded into the convolutions before them (Jacob et al., 2017, https://arxiv.org/abs/1712.05877),
+      and the pixels' standard deviation into the first one. (Their mean is subtracted: what torchvision's model pads
+      with is 0 after that.)
     - layer4's kernels lose the taps that see only padding: its maps are 2 x 2 and 1 x 1.
     """
 

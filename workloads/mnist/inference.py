@@ -85,7 +85,11 @@ class ServedModel:
         return time.monotonic() - started
 
     def version(self) -> int:
-        """The newest version that is served."""
+        """The newest version that is served.
+
+        Raises:
+            ServerError: Triton does not know the model, or no server answers.
+        """
         try:
             metadata = self._client.get_model_metadata(self.model, client_timeout=self.timeout)
         except InferenceServerException as error:
@@ -93,7 +97,7 @@ class ServedModel:
         return max(int(version) for version in metadata.versions)
 
     def infer(self, pixels: Pixels) -> Logits:
-        """Send one request of up to 16 images.
+        """Send one request: pixels in [0, 1], float32 [B, 1, 28, 28] with B up to 16, for logits, float32 [B, 10].
 
         Raises:
             ServerError: Triton answers with an error or not in time, or no server is there for `patience` seconds.
@@ -101,7 +105,7 @@ class ServedModel:
         return self.ask(pixels).logits
 
     def ask(self, pixels: Pixels) -> "Answer":
-        """As `infer`, and says which version answered."""
+        """As `infer`, with its errors, and says which version answered."""
         try:
             try:
                 return _answer(self._send(pixels))
@@ -116,7 +120,11 @@ class ServedModel:
         return self._client.infer(self.model, [_input(pixels)], outputs=[_output()], client_timeout=self.timeout)
 
     def infer_concurrently(self, requests: Sequence[Pixels], concurrency: int) -> "Load":
-        """Send all requests with `concurrency` in flight at any time, from one asynchronous client."""
+        """Send all requests with `concurrency` in flight at any time, from one asynchronous client.
+
+        Raises:
+            ServerError: one of them failed, as for `infer`; the others are given up.
+        """
         try:
             return asyncio.run(self._load(requests, concurrency))
         except InferenceServerException as error:
@@ -157,6 +165,8 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Answer:
+    """What came back from one request."""
+
     logits: Logits
     version: int  # of the model that gave it
 

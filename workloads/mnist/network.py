@@ -25,7 +25,7 @@ def traffic_now() -> Traffic:
 
 
 class NetworkMonitor:
-    """Counts from its making on."""
+    """Counts bytes from its making on."""
 
     def __init__(self) -> None:
         self._before = traffic_now()

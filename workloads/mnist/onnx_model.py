@@ -31,6 +31,8 @@ Logits = npt.NDArray[np.float32]  # [N, 10]
 
 @dataclass(frozen=True)
 class OnnxInfo:
+    """What is known of an ONNX file."""
+
     opset: int
     ir_version: int
     nodes: int
@@ -109,7 +111,11 @@ def check(graph: onnx.ModelProto) -> None:
 
 
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU; 0 threads: as many as there are cores."""
+    """An ONNX Runtime session on the CPU; 0 threads: as many as there are cores.
+
+    Raises:
+        ModelError: the file is missing, damaged, or beyond this ONNX Runtime.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:

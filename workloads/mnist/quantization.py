@@ -70,7 +70,11 @@ def quantise(fp32: Path, int8: Path, pixels: Pixels) -> OnnxInfo:
     Args:
         fp32: The exported model.
         int8: Where to write the quantised one.
-        pixels: Training images.
+        pixels: Training images, float32 [N, 1, 28, 28] in [0, 1]; the first 512 set the ranges.
+
+    Raises:
+        ModelError: the quantised graph is not one that Triton reads.
+        StorageError: `int8` cannot be written.
     """
     with tempfile.TemporaryDirectory(dir=fp32.parent) as directory, _quiet():
         prepared, raw = Path(directory) / "prepared.onnx", Path(directory) / "raw.onnx"
@@ -92,7 +96,11 @@ def quantise(fp32: Path, int8: Path, pixels: Pixels) -> OnnxInfo:
 
 
 def compare_speed(fp32: Path, int8: Path) -> Speed:
-    """Run both models in turn, so that what else the machine does meets both."""
+    """Run both models in turn, so that what else the machine does meets both; 3 s in all.
+
+    Raises:
+        ModelError: one of them cannot be loaded.
+    """
     sessions = {"fp32": session(fp32, 1), "int8": session(int8, 1)}
     found: dict[str, dict[int, float]] = {"fp32": {}, "int8": {}}
     for batch in BATCHES:

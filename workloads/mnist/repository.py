@@ -56,7 +56,13 @@ _WARMUP = (
 
 @dataclass(frozen=True, kw_only=True)
 class ServingConfig:
-    """How Triton runs the model on the CPUs it is given."""
+    """How Triton runs the model on the CPUs it is given.
+
+    Attributes:
+        cpus: At least 1.
+        queue_delay_us: Microseconds a request waits for others to form a batch.
+        pinned_memory: For tensors on their way to and from a device; harmless on a CPU.
+    """
 
     cpus: int
     queue_delay_us: int = 100
@@ -93,7 +99,11 @@ class Metadata:
 
 
 class ModelRepository:
-    """One model's directory below storage/models."""
+    """One model's directory below storage/models.
+
+    Raises:
+        ModelError: the name cannot be that of a directory and of a model. What writes raises a `StorageError`.
+    """
 
     def __init__(self, models: Path, name: str) -> None:
         if not re.fullmatch(NAME_PATTERN, name):
@@ -123,6 +133,11 @@ class ModelRepository:
         return versions[-1] if versions else None
 
     def metadata(self, version: int) -> Metadata:
+        """Of a published version.
+
+        Raises:
+            ModelError: metadata.json is missing or damaged.
+        """
         path = self.version_directory(version) / METADATA_FILE
         try:
             metadata = record(Metadata, json.loads(path.read_text(encoding="utf-8")))
@@ -133,7 +148,11 @@ class ModelRepository:
             raise ModelError(f"{path} is missing or damaged: remove version {version} or restore the file") from None
 
     def predictions(self, version: int) -> npt.NDArray[np.uint8]:
-        """PyTorch's predictions for the test data, uint8 [N]."""
+        """PyTorch's predictions for the test data, uint8 [N] in 0..9.
+
+        Raises:
+            ModelError: the file is missing or damaged; pickled code in it is never run.
+        """
         path = self.version_directory(version) / PREDICTIONS_FILE
         try:
             with path.open("rb") as file:
@@ -155,7 +174,7 @@ class ModelRepository:
         return staging
 
     def publish(self, staging: Path, metadata: Metadata) -> int:
-        """Make the finished staging directory the next version."""
+        """Make the finished staging directory the next version; returns its number."""
         write_atomic(staging / METADATA_FILE, json.dumps(asdict(metadata), indent=2) + "\n")
         version = max(self.versions(), default=0) + 1
         publish_directory(staging, self.version_directory(version))

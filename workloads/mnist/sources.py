@@ -50,6 +50,8 @@ class Source:
 
 
 def directory_source(directory: Path) -> Source:
+    """A directory of the user's; raises a `DataError` where a file is missing, unreadable or larger than 1 GiB."""
+
     def obtain(name: str, destination: Path) -> None:
         path = directory / name
         with reading(path):
@@ -65,6 +67,8 @@ def directory_source(directory: Path) -> Source:
 
 
 def url_source(base: str, say: Say) -> Source:
+    """A web server's directory; errors as for `download`."""
+
     def obtain(name: str, destination: Path) -> None:
         download(f"{base.rstrip('/')}/{name}", destination, say)
 
@@ -143,7 +147,11 @@ def obtain_all(source: Source, directory: Path, sums: dict[str, str] | None) -> 
         sums: The expected sums by file name, or None to check structure only.
 
     Returns:
-        The sums of the uncompressed contents by file name.
+        The sums (SHA-256, hexadecimal) of the uncompressed contents by file name.
+
+    Raises:
+        DataError: the source does not have them, or has others.
+        StorageError: the directory cannot be written.
     """
     with _replacing(directory) as incoming:
         found: dict[str, Idx] = {}
@@ -211,8 +219,10 @@ def _obtain(source: Source, path: Path, part: Part, sums: dict[str, str] | None)
 def write_digits(directory: Path) -> dict[str, str]:
     """Write scikit-learn's handwritten digits (UCI, 1,797 images of 8 x 8) as MNIST-like IDX files.
 
+    https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits
+
     As MNIST's own digits, each image is scaled to 20 x 20 and centred in 28 x 28. Every fifth image (359, the same
-    each time) is test data.
+    each time) is test data. Returns the sums by file name, as `obtain_all`.
     """
     from sklearn.datasets import load_digits
 

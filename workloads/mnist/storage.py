@@ -66,7 +66,11 @@ class Storage:
 
 @contextlib.contextmanager
 def explained(path: Path, action: str = "write") -> Iterator[None]:
-    """Turn an OSError into a `StorageError` that names the action, the path and the way out."""
+    """Turn an OSError into a `StorageError` that names the action, the path and the way out.
+
+    Raises:
+        StorageError: what was done inside raised an OSError.
+    """
     try:
         yield
     except OSError as error:
@@ -79,6 +83,11 @@ def explained(path: Path, action: str = "write") -> Iterator[None]:
 
 
 def make_directory(path: Path) -> Path:
+    """Make it, and those above it, if it is not there; returns it.
+
+    Raises:
+        StorageError: it cannot be made, or a file stands in its place.
+    """
     with explained(path, "create"):
         path.mkdir(parents=True, exist_ok=True)
     return path
@@ -109,7 +118,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def replace_link(link: Path, target: Path) -> None:
-    """Point the symbolic `link` at `target` (relative, so that the storage can be mounted anywhere), atomically."""
+    """Point the symbolic `link` at `target` (relative, so that the storage can be mounted anywhere), atomically.
+
+    Raises:
+        StorageError: its directory cannot be written.
+    """
     relative = os.path.relpath(target, link.parent)
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     with explained(link):
@@ -121,14 +134,22 @@ def replace_link(link: Path, target: Path) -> None:
 
 
 def publish_directory(staging: Path, final: Path) -> None:
-    """Rename a finished `staging` directory to `final`: readers see it whole or not at all."""
+    """Rename a finished `staging` directory to `final`: readers see it whole or not at all.
+
+    Raises:
+        StorageError: it cannot be renamed.
+    """
     with explained(final):
         os.rename(staging, final)
         _sync_directory(final.parent)
 
 
 def new_run(parent: Path) -> Path:
-    """Create a directory named by the time (UTC); never an existing one, whatever the clock says."""
+    """Create a directory named by the time (UTC); never an existing one, whatever the clock says.
+
+    Raises:
+        StorageError: it cannot be created.
+    """
     make_directory(parent)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for attempt in range(1, 1000):
@@ -143,7 +164,11 @@ def new_run(parent: Path) -> Path:
 
 
 def require_space(directory: Path, needed: int) -> None:
-    """Fail before the work, not in its middle, when the disk cannot hold its result."""
+    """Fail before the work, not in its middle, when the disk cannot hold its result of `needed` bytes.
+
+    Raises:
+        StorageError: fewer are free.
+    """
     with explained(directory, "inspect"):
         free = shutil.disk_usage(directory).free
     if free < needed:

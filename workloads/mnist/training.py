@@ -29,11 +29,14 @@ class Tensors:
 
     @classmethod
     def of(cls, images: Images, labels: Labels) -> "Tensors":
+        """Of images, uint8 [N, 28, 28], and labels, uint8 [N]."""
         return cls(normalise(to_pixels(images)), torch.from_numpy(labels).long())
 
 
 @dataclass(frozen=True)
 class Progress:
+    """Where a training is; it prints as the line that is shown."""
+
     epoch: int  # from 1
     step: int  # from 1
     steps: int  # in all
@@ -51,7 +54,14 @@ class Progress:
 
 
 class Trainer:
-    """Adam (Kingma & Ba, 2014) with the one-cycle schedule (Smith & Topin, 2017) on data held in memory."""
+    """Adam (Kingma & Ba, 2014) with the one-cycle schedule (Smith & Topin, 2017) on data held in memory.
+
+    https://arxiv.org/abs/1412.6980, https://arxiv.org/abs/1708.07120
+
+    Args:
+        config: With the data and the number of threads, all that decides the weights.
+        resume: An unfinished checkpoint of the same configuration.
+    """
 
     def __init__(self, config: TrainConfig, data: Tensors, resume: Checkpoint | None = None) -> None:
         torch.manual_seed(config.seed)
@@ -87,6 +97,7 @@ class Trainer:
         return self._seconds_before + time.monotonic() - self._started
 
     def checkpoint(self, complete: bool = False, accuracy: float = 0.0) -> Checkpoint:
+        """The state of now, with torchvision's names and shapes; `accuracy` in 0..1."""
         return Checkpoint(
             config=self.config,
             step=self.step,
@@ -167,7 +178,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def predict(model: nn.Module, images: Tensor) -> npt.NDArray[np.float32]:
-    """Logits, float32 [N, 10], in evaluation mode; the model's mode is put back."""
+    """Of normalised images, float32 [N, 1, 28, 28], the logits, float32 [N, 10], in evaluation mode.
+
+    The model's mode is put back.
+    """
     was_training = model.training
     model.eval()
     with torch.inference_mode():

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from reporting.history import Version
 
@@ -46,6 +46,9 @@ def training(history: Sequence[Mapping[str, float]], epochs: Sequence[Mapping[st
         left, right = figure.subplots(1, 2)
         left.plot(steps, loss, color=ACCENT, linewidth=0.9, label="training batch")
         left.set(xlabel="step", ylabel="loss", yscale="log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.yaxis.set_minor_formatter(NullFormatter())  # its labels would lie on each other
         right.plot(steps, accuracy, color=ACCENT, linewidth=0.9, label="training batch")
         right.set(xlabel="step", ylabel="accuracy")
         right.yaxis.set_major_formatter(PercentFormatter(1))
