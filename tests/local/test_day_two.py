@@ -41,7 +41,7 @@ def test_an_up_interrupted_at_every_stage_goes_on_without_repeating_any(checkout
     checkout.configure(**QUICK)
     for stage in STAGES:
         process = checkout.start("up")
-        wait_until(functools.partial(runs_of, checkout, stage), 120, f"{stage.name} runs")
+        wait_until(functools.partial(runs_of, checkout, stage), 600, f"{stage.name} runs")
         interrupt(process)
         output, _ = process.communicate(timeout=60)
         assert process.returncode != 0, f"interrupted at {stage.name}, it is no success:\n{output}"

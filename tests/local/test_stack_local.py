@@ -142,7 +142,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_up_resumes(checkout: Checkout) ->
     log = checkout.storage / "logs/train.log"
     seen = len(log.read_text().splitlines())
     process = checkout.start("up")
-    wait_until(lambda: log.read_text().count('"progress"', 0) and _new_progress(checkout, seen), 120, "training runs")
+    wait_until(lambda: log.read_text().count('"progress"', 0) and _new_progress(checkout, seen), 600, "training runs")
     interrupt(process)
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0, "an interrupted up is not a success"
@@ -164,7 +164,7 @@ def test_a_killed_pulumi_leaves_no_stage_running_and_damaged_data_are_named(chec
     checkout.configure(**QUICK | {"epochs": 40}, seed=5)
     seen = len(checkout.events("train"))
     process = checkout.start("up")
-    wait_until(lambda: _new_progress(checkout, seen), 120, "training runs")
+    wait_until(lambda: _new_progress(checkout, seen), 600, "training runs")
     for child in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # one may end because of another
             if "language" in " ".join(child.cmdline()) or child.name() == "pulumi":
