@@ -23,6 +23,7 @@ import train
 from mnist.data import FILES, PARTS, read_pair
 from mnist.storage import RESULTS_FILE, Storage
 from reporting import charts, pictures
+from reporting.history import Version
 from serving import launch
 from tests.browser import Browser, Scheme, running_browser
 from tests.storages import write_pair
@@ -225,6 +226,32 @@ def test_a_browser_shows_all_of_it(
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is wider than the window"
     is_dark = page.evaluate("luminance(getComputedStyle(document.body).backgroundColor) < 0.1")
     assert is_dark is (scheme == "dark"), "it is as light or dark as the user's system"
+
+
+def test_labels_of_charts_stay_apart_whatever_the_values(browser: Browser, tmp_path: Path) -> None:
+    def curve(first: float, last: float) -> str:
+        losses = np.geomspace(first, last, 100)
+        steps = [{"step": step, "loss": loss, "accuracy": 0.5} for step, loss in enumerate(losses, 1)]
+        return charts.training(steps, [{"step": 100, "test_loss": last, "test_accuracy": 0.9}])
+
+    def known(version: int, p50: float | None) -> Version:
+        texts = dict.fromkeys(("exported", "precision", "dataset", "source", "state"), "")
+        return Version(version=version, accuracy=0.98, checks=1, p50=p50, p99=p50, **texts)
+
+    drawn = [curve(*ends) for ends in ((12, 1e-6), (0.013, 0.011), (2, 0.001), (0.5, 0.5), (100, 1e-12))]
+    drawn += [charts.versions([known(version, 2.0) for version in range(1, 31)])]
+    drawn += [charts.versions([known(1, None), known(2, None)]), charts.training([], [])]
+    for slow in (0.02, 5000.0):
+        measured = np.random.default_rng(1).gamma(2, slow, 500).tolist()
+        names = {str(number): "16 at a time" for number in range(3)}
+        load = {key: {"p50_ms": slow, "p99_ms": 4 * slow} for key in names}
+        drawn += [charts.latencies(dict.fromkeys(names, measured), load, names)]
+    (tmp_path / "page.html").write_text(f"<body style='width: 960px'>{''.join(drawn)}</body>", encoding="utf-8")
+    page = browser.page()
+    page.show("light", 1200)
+    page.open((tmp_path / "page.html").as_uri())
+    page.evaluate(PAGE.read_text(encoding="utf-8"))
+    assert page.evaluate("overlapping()") == [], "no label lies on another"
 
 
 def test_pictures_are_the_test_images() -> None:

@@ -18,6 +18,7 @@ from reporting.history import Version
 INK, ACCENT, SECOND = "#010203", "#010204", "#010205"
 COLOURS = {INK: "currentColor", ACCENT: "var(--accent)", SECOND: "var(--second)"}
 WIDTH = 9.6  # inches; at 96 pixels an inch this is the page's width
+FEW_DECADES = 4  # so many leave room for labels between the powers of ten
 MOST_STEPS = 1000  # points of a training curve; more would only make the file large
 
 _STYLE: Any = {
@@ -46,7 +47,7 @@ def training(history: Sequence[Mapping[str, float]], epochs: Sequence[Mapping[st
         left, right = figure.subplots(1, 2)
         left.plot(steps, loss, color=ACCENT, linewidth=0.9, label="training batch")
         left.set(xlabel="step", ylabel="loss", yscale="log")
-        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(loss) < FEW_DECADES else (1,)))
         left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         left.yaxis.set_minor_formatter(NullFormatter())  # its labels would lie on each other
         right.plot(steps, accuracy, color=ACCENT, linewidth=0.9, label="training batch")
@@ -88,7 +89,7 @@ def versions(known: Sequence[Version]) -> str:
     checked = [(version.version, version.p50, version.p99) for version in ordered if version.p50 is not None]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        left, right = figure.subplots(1, 2, sharex=True)
         dots: Any = {"marker": "o", "markersize": 4, "linewidth": 1}
         left.plot([one.version for one in ordered], [one.accuracy for one in ordered], color=ACCENT, **dots)
         left.set(ylabel="accuracy")
@@ -97,13 +98,19 @@ def versions(known: Sequence[Version]) -> str:
             values = [row[column] for row in checked]
             right.plot([row[0] for row in checked], values, color=colour, linestyle=style, label=name, **dots)
         right.set(ylabel="one image, ms")
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, None if checked else 1)
         right.legend(loc="lower right")
         for axes in (left, right):
             axes.set(xlabel="version")
             axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
             axes.margins(x=0.08, y=0.2)
         return _svg(figure, "versions", "Accuracy and latency by version")
+
+
+def _decades(values: npt.NDArray[np.float64]) -> float:
+    """How many powers of ten lie between the least and the greatest of the positive values."""
+    positive = values[values > 0]
+    return float(np.log10(positive.max() / positive.min())) if len(positive) else 0.0
 
 
 def _thinned(history: Sequence[Mapping[str, float]]) -> list[npt.NDArray[np.float64]]:
