@@ -10,7 +10,7 @@
     pipeline   `up` by stage
     images     sizes and layers, where Docker has them
     render     docs/performance.md out of bench/results/, without measuring
-    check      the short form; fails where a ratio is more than 20 % below the committed one
+    check      the short form; fails where a ratio is, twice, more than 20 % below the committed one
 
 No part: all that measure, then the page is rendered; epochs only with --full. --short is for trying: it renders and
 overwrites nothing.
@@ -24,7 +24,7 @@ from bench import page
 from bench.errors import BenchError
 from bench.figures import TOLERANCE, fallen
 from bench.parts import CHECKED, PARTS, SHORT_RESULTS
-from bench.results import COMMITTED, measured
+from bench.results import COMMITTED, measured, read
 from mnist.errors import PipelineError
 
 RENDER, CHECK, EPOCHS = "render", "check", "epochs"
@@ -67,17 +67,25 @@ def run(names: list[str], short: bool) -> None:
 
 def check() -> int:
     """Times differ from machine to machine; how many times faster one way is than another beside it differs less."""
-    committed = measured()
-    regressions = []
+    regressions: list[str] = []
     for name in CHECKED:
-        now = PARTS[name](True, print)
-        now.write(SHORT_RESULTS)
-        regressions += fallen(committed[name].ratios, now.ratios)
+        committed = read(name).ratios
+        found = fallen(committed, _short_ratios(name))
+        if found:  # what else a machine does can make one ratio fall once
+            print(f"{name}: measured again, as {len(found)} fell", flush=True)
+            found = {ratio: text for ratio, text in fallen(committed, _short_ratios(name)).items() if ratio in found}
+        regressions += found.values()
     for regression in regressions:
         print(f"error: {regression}", file=sys.stderr)
     if not regressions:
         print(f"no ratio of {', '.join(CHECKED)} fell by more than {TOLERANCE:.0%}")
     return 1 if regressions else 0
+
+
+def _short_ratios(name: str) -> dict[str, float]:
+    results = PARTS[name](True, print)
+    results.write(SHORT_RESULTS)
+    return results.ratios
 
 
 if __name__ == "__main__":

@@ -63,13 +63,13 @@ def _median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
     return rounded(statistics.median(value / other for value, other in zip(values, others, strict=True)))
 
 
-def fallen(committed: Mapping[str, float], now: Mapping[str, float], tolerance: float = TOLERANCE) -> list[str]:
+def fallen(committed: Mapping[str, float], now: Mapping[str, float], tolerance: float = TOLERANCE) -> dict[str, str]:
     """What is said of each ratio that is more than `tolerance` below the committed one; new ones are no regression."""
-    return [
-        f"{name} fell from {before:.2f} to {now[name]:.2f} ({now[name] / before - 1:+.0%})"
+    return {
+        name: f"{name} fell from {before:.2f} to {now[name]:.2f} ({now[name] / before - 1:+.0%})"
         for name, before in committed.items()
         if name in now and now[name] < before * (1 - tolerance)
-    ]
+    }
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

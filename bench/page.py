@@ -122,13 +122,14 @@ class Tables:
         figures = (
             *("p50_ms_at_1", "requests_per_second_at_1", "requests_per_second_at_4", "requests_per_second_at_16"),
             *("requests_per_second_at_64", f"requests_per_second_at_{BATCHES.name}", "p99_ms_at_half_load"),
+            "server_cpu_ms_at_16",
         )
         rows = [
             (name.removeprefix("fp32: "), *(found[figure] for figure in figures))
             for name, found in self.measured["tuning"].medians.items()
         ]
         heads = ("instances × threads, delay", "p50 ms alone", "requests/s at 1", "at 4", "at 16", "at 64")
-        return table((*heads, "4 batches of 16", "p99 ms, half load"), rows)
+        return table((*heads, "4 batches of 16", "p99 ms, half load", "CPU ms at 16"), rows)
 
     def stages(self) -> str:
         found = self.measured["pipeline"].medians["stages"]

@@ -9,8 +9,8 @@ from bench.results import Recorder, Results
 from bench.serving import servers, witness
 from bench.serving.loads import BATCHES, LOADS, Bench, measure_half_load, measure_in_turns
 
-ROUNDS, SECONDS, HALF_LOAD_SECONDS = 3, 1.0, 2.0
-SHORT_ROUNDS, SHORT_SECONDS = 2, 0.6
+ROUNDS, SECONDS, HALF_LOAD_SECONDS = 3, 0.8, 1.5
+SHORT_ROUNDS, SHORT_SECONDS = 3, 0.4
 OURS = {"fp32": "ours fp32", "int8": "ours int8"}
 REFERENCES = ("reference config fp32", "reference config unfolded")
 

@@ -64,6 +64,9 @@ class Running:
                 env={**os.environ, **server.environment},
             )
 
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def cpu_seconds(self) -> float:
         """Of all its processes so far."""
         total = 0.0

@@ -11,7 +11,7 @@ from bench.serving.loads import Bench, measure_half_load, measure_in_turns
 from bench.serving.repositories import Variant, shipped
 from mnist.cpus import available_cpus
 
-ROUNDS, SECONDS, HALF_LOAD_SECONDS = 3, 1.0, 1.5
+ROUNDS, SECONDS, HALF_LOAD_SECONDS = 5, 0.6, 1.0
 SHORT_ROUNDS, SHORT_SECONDS = 1, 0.5
 
 

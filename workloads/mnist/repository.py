@@ -56,11 +56,13 @@ _WARMUP = (
 
 @dataclass(frozen=True, kw_only=True)
 class ServingConfig:
-    """How Triton runs the model on the CPUs it is given.
+    """How Triton runs the model on the CPUs it is given; docs/performance.md shows it beside other ways.
+
+    No batch sizes are preferred: a batch of such a size would leave at once, though more requests are there.
 
     Attributes:
         cpus: At least 1.
-        queue_delay_us: Microseconds a request waits for others to form a batch.
+        queue_delay_us: Microseconds a request waits for others to form a batch, also where none come.
         pinned_memory: For tensors on their way to and from a device; harmless on a CPU.
     """
 
