@@ -81,7 +81,10 @@ def _stop_group(name: str, record: Mapping[str, Any]) -> None:
         for process in group:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        _, group = psutil.wait_procs(group, timeout=patience)
+        # Not psutil.wait_procs: for it, one that ended lives on where the machine's init collects no orphans.
+        deadline = time.monotonic() + patience
+        while (group := _group_members(record)) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
     if group:
         raise ProcessError(f"{name}: process {group[0].pid} cannot be stopped: stop it by hand")
 

@@ -1,5 +1,6 @@
 """`make play`: finds what a stack serves, also within a cluster, opens the page for it, and ends what it started."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -56,7 +57,11 @@ def forward(kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forward]
 
 
 def port_forwards() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "port-forward" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # also one that ended and was not waited for
+            found += [child] if "port-forward" in child.cmdline() else []
+    return found
 
 
 @pytest.mark.usefixtures("page_python")

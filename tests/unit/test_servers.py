@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -130,6 +131,20 @@ def test_a_killed_server_is_noticed_and_started_again(inputs: dict[str, Any]) ->
     second = start(inputs)
     assert gone(processes) == [], "what the first one left is cleared away"
     assert second["run"] != first["run"], "what follows it runs again"
+
+
+def test_one_that_ended_counts_as_stopped_where_nobody_collects_it(inputs: dict[str, Any]) -> None:
+    careless = (
+        "import subprocess,time; print(subprocess.Popen(['sleep','60'],process_group=0).pid,flush=1); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-S", "-c", careless], stdout=subprocess.PIPE) as init:
+        assert init.stdout is not None
+        server = psutil.Process(int(init.stdout.readline()))
+        record = {"pid": server.pid, "created": server.create_time(), "ports": {}}
+        records.write(inputs["directory"], "triton", record)
+        servers.stop_server(inputs)  # in a container without an init it stays in the table for ever
+        assert server.status() == psutil.STATUS_ZOMBIE, "it ended, and was not waited for"
+        init.kill()
 
 
 def test_another_process_with_the_same_number_is_not_the_server(inputs: dict[str, Any]) -> None:
