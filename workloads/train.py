@@ -1,6 +1,7 @@
 """Train ResNet-18 on the prepared data and keep the best checkpoint. Needs no network.
 
     python workloads/train.py --storage storage/local --epochs 1
+    torchrun --standalone --nproc-per-node 2 workloads/train.py --storage storage/local
 
 A checkpoint is written every --checkpoint-every steps; a training that was stopped or killed goes on from it when the
 same command runs again, to the same weights as if nothing had happened.
@@ -19,8 +20,9 @@ from mnist.checkpoint import Checkpoint, TrainConfig, link_best, resumable, save
 from mnist.cli import StageLog, number, stop_request
 from mnist.cpus import available_cpus
 from mnist.data import Manifest, load, read_manifest
+from mnist.distributed import Workers, joined, workers
 from mnist.errors import CheckpointError, InterruptedStageError
-from mnist.network import NetworkMonitor
+from mnist.network import NetworkMonitor, Traffic
 from mnist.storage import CHECKPOINT, Storage, make_directory, new_run, require_space
 from mnist.training import Tensors, Trainer, evaluate
 
@@ -53,22 +55,33 @@ def train(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
         StorageError: the storage cannot hold the checkpoints.
         InterruptedStageError: it was asked to stop, and has written a checkpoint.
     """
+    with joined() as team:
+        return _train(options, storage, log, team)
+
+
+def _train(options: argparse.Namespace, storage: Storage, log: StageLog, workers: Workers) -> dict[str, Any]:
     manifest = read_manifest(storage.data)
-    threads = options.threads or available_cpus()
+    threads = options.threads or max(1, available_cpus() // workers.local_count)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     require_space(make_directory(storage.checkpoints), NEEDED_BYTES)
-    config = _config(options, manifest, threads)
+    config = _config(options, manifest, threads, workers)
     train_set, test_set = (Tensors.of(*load(storage.data, split)) for split in ("train", "t10k"))
     path, resumed = resumable(storage, config) or (None, None)
-    if path is None:
-        path = new_run(storage.checkpoints) / CHECKPOINT
-    trainer = Trainer(config, train_set, resumed)
+    trainer = Trainer(config, train_set, resumed, workers)  # by its end, all workers have looked for a checkpoint
     start = f"going on at step {trainer.step} of {trainer.steps}" if resumed else f"{trainer.steps} steps"
-    log.say(f"training on {manifest.dataset}, {len(train_set.labels):,} images, {start}, {threads} threads")
+    by = f"{workers.count} workers of {threads} threads" if workers.count > 1 else f"{threads} threads"
+    log.say(f"training on {manifest.dataset}, {len(train_set.labels):,} images, {start}, {by}")
     network = NetworkMonitor()
-    _fit(trainer, test_set, path, options, log)
-    traffic = network.traffic()
+    if not workers.leads:
+        _follow(trainer)
+        return {}
+    path = path or new_run(storage.checkpoints) / CHECKPOINT
+    _lead(trainer, test_set, path, options, log)
+    return _finish(trainer, path, network.traffic(), storage, log)
+
+
+def _finish(trainer: Trainer, path: Path, traffic: Traffic, storage: Storage, log: StageLog) -> dict[str, Any]:
     accuracy = trainer.epochs[-1]["test_accuracy"]
     final = trainer.checkpoint(complete=True, accuracy=accuracy)
     final.network = {"bytes_sent": traffic.sent, "bytes_received": traffic.received}
@@ -81,7 +94,7 @@ def train(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
     return _summary(path, final)
 
 
-def _config(options: argparse.Namespace, manifest: Manifest, threads: int) -> TrainConfig:
+def _config(options: argparse.Namespace, manifest: Manifest, threads: int, workers: Workers) -> TrainConfig:
     return TrainConfig(
         dataset=manifest.dataset,
         data_digest=manifest.digest,
@@ -94,6 +107,7 @@ def _config(options: argparse.Namespace, manifest: Manifest, threads: int) -> Tr
         threads=threads,
         code=_code_digest(),
         torch_version=str(torch.__version__),
+        workers=workers.count,
     )
 
 
@@ -104,7 +118,7 @@ def _code_digest() -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
-def _fit(trainer: Trainer, test_set: Tensors, path: Path, options: argparse.Namespace, log: StageLog) -> None:
+def _lead(trainer: Trainer, test_set: Tensors, path: Path, options: argparse.Namespace, log: StageLog) -> None:
     told = trainer.step
 
     def each_step(trainer: Trainer) -> None:
@@ -128,9 +142,20 @@ def _fit(trainer: Trainer, test_set: Tensors, path: Path, options: argparse.Name
     with stop_request() as stop:
         if not trainer.run(each_step, end_of_epoch, stop):
             save(trainer.checkpoint(), path)
-            raise InterruptedStageError(
-                f"training stopped at step {trainer.step} of {trainer.steps}; run again to go on from there"
-            )
+            raise _stopped(trainer)
+
+
+def _follow(trainer: Trainer) -> None:
+    """Train with the leader, who alone tells, evaluates and writes."""
+    with stop_request() as stop:
+        if not trainer.run(lambda _: None, lambda _: False, stop):
+            raise _stopped(trainer)
+
+
+def _stopped(trainer: Trainer) -> InterruptedStageError:
+    return InterruptedStageError(
+        f"training stopped at step {trainer.step} of {trainer.steps}; run again to go on from there"
+    )
 
 
 def _tell_best(storage: Storage, path: Path, final: Checkpoint, log: StageLog) -> None:
@@ -158,7 +183,7 @@ def _summary(path: Path, final: Checkpoint) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run("train", parser(), argv, train)
+    return cli.run("train", parser(), argv, train, leads=workers().leads)
 
 
 if __name__ == "__main__":

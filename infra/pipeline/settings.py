@@ -97,6 +97,7 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
     target_accuracy: Share
     checkpoint_every: Count
+    train_workers: Annotated[int, Field(ge=1, le=64)]
 
     model_name: Annotated[
         str, _text(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "letters, digits, _ and -, 63 at most, a letter or digit first")
@@ -165,6 +166,10 @@ class Settings(BaseModel):
             raise ValueError("dataset custom needs datasetDir or datasetUrl")
         if self.platform == "kubernetes" and self.dataset_dir:
             raise ValueError("datasetDir is a directory of this machine, pods cannot read it: use datasetUrl")
+        if self.batch_size < 2 * self.train_workers:
+            raise ValueError(
+                "batchSize must be at least twice trainWorkers: batch norm needs two images of each worker"
+            )
         if self.auto_rollback and self.platform == "kubernetes" and self.triton_image != "slim":
             raise ValueError(
                 "autoRollback needs tritonImage slim: the launcher in it restarts Triton on another version"

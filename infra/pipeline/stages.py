@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 Arguments = dict[str, str]  # command line options, without the dashes
+# How a stage of several workers is started; when one of them dies, all start again and go on from the checkpoint.
+TORCHRUN = ("-m", "torch.distributed.run", "--max-restarts=3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class Stage:
     calls: str | None = None  # the server stage whose endpoint it is told
     other_code: tuple[str, ...] = ()  # files below workloads/ that it runs but does not import
     reads_dataset_dir: bool = False
+    workers: Callable[["Settings"], int] = lambda _: 1  # processes that share its work, started by torchrun
     retries: int = 2  # where nobody else looks after it; a wrong setting fails the same way again, soon
     produces: tuple[str, ...] = ()  # files below the storage without which it counts as not done
 
@@ -92,6 +95,7 @@ STAGES: tuple[Stage, ...] = (
         script="train.py",
         needs=("prepare-data",),
         arguments=_train,
+        workers=lambda settings: settings.train_workers,
         produces=("checkpoints/best_model.pth",),
     ),
     Stage(

@@ -63,6 +63,7 @@ VALUES = (
     ("seed", str(2**31), f"must be less than or equal to {2**31 - 1}"),
     ("targetAccuracy", "1.01", "must be less than or equal to 1"),
     ("checkpointEvery", "0", "must be greater than or equal to 1"),
+    ("trainWorkers", "0", "must be greater than or equal to 1"),
     ("modelName", "../outside", NAME),
     ("modelName", "", NAME),
     ("modelName", "two words", NAME),
@@ -117,6 +118,9 @@ OTHERS = (
     combined("dataset custom without a source", {"dataset": "custom"}, "custom needs datasetDir or datasetUrl"),
     combined(
         "datasetUrl with a password", {"datasetUrl": "https://me:hunter2@example.org"}, f"mnist:datasetUrl: {ADDRESS}"
+    ),
+    combined(
+        "trainWorkers with too small a batch", {"trainWorkers": "8", "batchSize": "8"}, "batchSize", "trainWorkers"
     ),
     combined("datasetDir for pods", {"datasetDir": "/mnist"}, "datasetDir", "pods cannot read it: use datasetUrl"),
     combined("registryUser alone", {"registryUser": "me"}, "registryUser and registryPassword go together"),

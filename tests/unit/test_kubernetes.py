@@ -179,6 +179,30 @@ def test_the_endpoint_is_right_for_each_service_type(
     assert {"triton_http_endpoint", "triton_metrics_endpoint", "model_name", "report"} <= set(declared.outputs)
 
 
+def test_several_training_pods_find_each_other_and_share_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, trainWorkers="3")
+    job = declared.inputs["train-job"]["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 3, 3), (
+        "a pod each, with a name"
+    )
+    pod = job["template"]["spec"]
+    [container] = pod["containers"]
+    assert "--nnodes=3" in container["args"] and "/app/train.py" in container["args"], "torchrun starts the training"
+    assert "--rdzv-endpoint=train-0.train:29500" in container["args"], "they meet at the first"
+    names = declared.inputs["train-names"]
+    assert names["spec"]["clusterIP"] == "None" and names["metadata"]["name"] == pod["subdomain"], "whose name is known"
+    assert "train-names" in declared.dependencies["train-job"], "before the pods look for it"
+    [claim] = declared.of_type(":PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "on whichever nodes they run"
+    [policy] = [spec for spec in declared.of_type(":NetworkPolicy") if spec["metadata"]["name"] == "train"]
+    assert "ipBlock" not in str(policy["spec"]), "they reach each other, and nothing outside"
+
+
+def test_a_training_by_one_pod_needs_no_names(dev: Declared) -> None:
+    assert "train-names" not in dev.types, "nothing looks for it"
+    assert dev.inputs["train-job"]["spec"]["completions"] == 1, "one pod"
+
+
 def test_nvidias_image_is_used_as_it_is_and_ours_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = declare(monkeypatch, tritonImage="ngc")
     assert "images-triton" not in declared.types, "not built"

@@ -33,6 +33,7 @@ class TrainConfig:
     threads: int  # sums run in another order with another number of threads
     code: str  # SHA-256 of the training code
     torch_version: str
+    workers: int = 1  # batch norm sees each worker's share of a batch
 
 
 @dataclass

@@ -32,15 +32,16 @@ class StageLog:
     Every object has `time` (ISO 8601, UTC), `stage` and `event`. What writes raises a `StorageError` where it cannot.
     """
 
-    def __init__(self, stage: str, storage: Storage, keep: bool = True) -> None:
+    def __init__(self, stage: str, storage: Storage, keep: bool = True, tell: bool = True) -> None:
         self.stage = stage
         self.path = stage_log(storage, stage)
-        self.keep = keep
+        self.keep, self.tell = keep, tell
         self._started = time.monotonic()
 
     def say(self, message: str, event: str = "message", **fields: Any) -> None:
         """Print the message, and record it with the fields."""
-        print(message, flush=True)
+        if self.tell:
+            print(message, flush=True)
         self.record(event, message=message, **fields)
 
     def warn(self, message: str, **fields: Any) -> None:
@@ -94,19 +95,23 @@ def run(
     options: argparse.ArgumentParser,
     argv: list[str] | None,
     body: Callable[[argparse.Namespace, Storage, StageLog], Mapping[str, Any]],
+    *,
     writes: bool = True,
+    leads: bool = True,
 ) -> int:
     """Run a stage's body; its returned summary ends the stage's log.
 
     Args:
         writes: False for a stage whose storage is mounted read-only: it keeps no log and does not lock the storage.
+        leads: False for a process that works for another one: that writes and tells for both.
 
     Returns:
         The exit status: 0, 1 for an error a user can mend (printed as one line), 130 when asked to stop; 2 for options.
     """
     arguments = options.parse_args(argv)
     storage = Storage(Path(os.path.realpath(arguments.storage)))  # a circle of links is left for the disk to refuse
-    log = StageLog(stage, storage, keep=writes)
+    writes = writes and leads
+    log = StageLog(stage, storage, keep=writes, tell=leads)
     try:
         with _signals_raise(), exclusive(storage.root, stage) if writes else contextlib.nullcontext():
             log.record("started", arguments={key: str(value) for key, value in vars(arguments).items()})

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from mnist.checkpoint import Checkpoint, TrainConfig
 from mnist.compact import CompactResNet18
 from mnist.data import Images, Labels
+from mnist.distributed import Workers
 from mnist.model import build_model, normalise, to_pixels
 
 EVALUATION_BATCH = 1000
@@ -63,11 +64,15 @@ class Trainer:
         resume: An unfinished checkpoint of the same configuration.
     """
 
-    def __init__(self, config: TrainConfig, data: Tensors, resume: Checkpoint | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, data: Tensors, resume: Checkpoint | None = None, workers: Workers | None = None
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.data = data
-        self.batches = len(batch_bounds(len(data.labels), config.batch_size))
+        self.workers = workers or Workers()
+        self.bounds = batch_bounds(len(data.labels), config.batch_size, least=2 * self.workers.count)
+        self.batches = len(self.bounds)
         self.steps = config.epochs * self.batches
         self.model = CompactResNet18(build_model()).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
@@ -80,6 +85,7 @@ class Trainer:
         self._marks = [(0, self._started)]
         if resume is not None:
             self._restore(resume)
+        self._parallel = self.workers.parallel(self.model)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         assert checkpoint.optimizer is not None and checkpoint.schedule is not None, "only unfinished ones are resumed"
@@ -122,28 +128,41 @@ class Trainer:
         """
         while True:
             epoch, done = divmod(self.step, self.batches)
-            if done == 0 and len(self.epochs) < epoch and end_of_epoch(self):
+            if done == 0 and len(self.epochs) < epoch and self._evaluated(end_of_epoch):
                 return True
             if self.step == self.steps:
                 return True
             order = epoch_order(len(self.data.labels), self.config.seed, epoch)
-            for start, end in batch_bounds(len(order), self.config.batch_size)[done:]:
-                self._one_step(order[start:end])
+            for start, end in self.bounds[done:]:
+                stopped = self._one_step(order[start:end], stop)
                 each_step(self)
-                if stop.is_set():
+                if stopped:
                     return False
 
-    def _one_step(self, indices: Tensor) -> None:
-        images, labels = self.data.images[indices], self.data.labels[indices]
-        logits = self.model(images)
-        loss = nn.functional.cross_entropy(logits, labels)
+    def _evaluated(self, end_of_epoch: Callable[["Trainer"], bool]) -> bool:
+        """The leader evaluates, and all learn whether that ends the training."""
+        ended = self.workers.any(self.workers.leads and end_of_epoch(self))
+        if not self.workers.leads:
+            self.epochs.append({})
+        return ended
+
+    def _one_step(self, batch: Tensor, stop: Event) -> bool:
+        """Learn from a batch, int64 [B] of indices; says whether one of the workers was asked to stop."""
+        mine = self.workers.share(batch)
+        images, labels = self.data.images[mine], self.data.labels[mine]
+        logits = self._parallel(images)
+        losses = nn.functional.cross_entropy(logits, labels, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        # The workers' gradients are averaged: with this factor they sum up to that of the batch's mean.
+        (losses * (self.workers.count / len(batch))).backward()  # type: ignore[no-untyped-call]  # torch's own
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
-        correct = (logits.argmax(1) == labels).float().mean().item()
-        self.history.append({"step": self.step, "loss": loss.item(), "accuracy": correct})
+        correct = (logits.argmax(1) == labels).sum()
+        told = torch.tensor([losses.item(), correct.item(), float(stop.is_set())], dtype=torch.float64)
+        loss, right, stopped = self.workers.total(told).tolist()
+        self.history.append({"step": self.step, "loss": loss / len(batch), "accuracy": right / len(batch)})
+        return bool(stopped)
 
     def progress(self, since: int) -> Progress:
         """What to tell about the steps after `since`."""
@@ -163,10 +182,13 @@ class Trainer:
         )
 
 
-def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """[start, end) of every batch. A last batch of one image joins the one before: batch norm needs two values."""
+def batch_bounds(count: int, batch_size: int, least: int = 2) -> list[tuple[int, int]]:
+    """[start, end) of every batch. A last batch of fewer than `least` images joins the one before.
+
+    Batch norm needs two values, of each worker.
+    """
     bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    if len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
+    if len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] < least:
         bounds[-2:] = [(bounds[-2][0], count)]
     return bounds
 

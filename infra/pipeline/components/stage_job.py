@@ -21,6 +21,7 @@ from pipeline.components.pods import (
     storage_volume,
 )
 
+RENDEZVOUS_PORT = 29500
 SCRATCH = "256Mi"
 GRACE_SECONDS = 30  # a training writes a last checkpoint
 
@@ -34,6 +35,7 @@ class StageJobArgs:
         revision: Names what the stage runs and what ran before it: another one replaces the Job.
         timeout_minutes: After so many the Job fails.
         retries: Pods to try after a first one failed.
+        workers: Pods that share the work; each has a name of its own, which the others can look up.
     """
 
     namespace: str
@@ -44,6 +46,7 @@ class StageJobArgs:
     resources: Resources
     timeout_minutes: int
     retries: int
+    workers: int
     pull_secret: str | None
     environment: Mapping[str, str] | None = None
 
@@ -54,6 +57,10 @@ class StageJob(pulumi.ComponentResource):
     def __init__(self, name: str, args: StageJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mnist:pipeline:StageJob", name, None, opts)
         minutes = args.timeout_minutes
+        needed = pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts is not None else None)
+        if args.workers > 1:
+            names = self._names(name, args, needed)
+            needed = pulumi.ResourceOptions.merge(needed, pulumi.ResourceOptions(depends_on=[names]))
         self.job = k8s.batch.v1.Job(
             f"{name}-job",
             metadata=k8s.meta.v1.ObjectMetaArgs(
@@ -65,19 +72,39 @@ class StageJob(pulumi.ComponentResource):
             ),
             spec=k8s.batch.v1.JobSpecArgs(
                 backoff_limit=args.retries,
+                completion_mode="Indexed" if args.workers > 1 else "NonIndexed",
+                completions=args.workers,
+                parallelism=args.workers,
                 pod_replacement_policy="Failed",  # a deleted pod may still write its last checkpoint: one at a time
                 active_deadline_seconds=minutes * 60,
                 template=_pod(name, args),
             ),
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                # A little later than the Job's own deadline, whose message says more.
-                custom_timeouts=pulumi.CustomTimeouts(create=f"{minutes + 5}m", update=f"{minutes + 5}m", delete="5m"),
-                delete_before_replace=True,  # the name is fixed
-                depends_on=opts.depends_on if opts is not None else None,
+            opts=pulumi.ResourceOptions.merge(
+                needed,
+                pulumi.ResourceOptions(
+                    # A little later than the Job's own deadline, whose message says more.
+                    custom_timeouts=pulumi.CustomTimeouts(
+                        create=f"{minutes + 5}m", update=f"{minutes + 5}m", delete="5m"
+                    ),
+                    delete_before_replace=True,  # the name is fixed
+                ),
             ),
         )
         self.register_outputs({"name": name})
+
+    def _names(self, name: str, args: StageJobArgs, needed: pulumi.ResourceOptions) -> k8s.core.v1.Service:
+        """A headless service: `<job>-<index>.<job>` is a pod's address, also before it is ready."""
+        return k8s.core.v1.Service(
+            f"{name}-names",
+            metadata=k8s.meta.v1.ObjectMetaArgs(name=name, namespace=args.namespace, labels=labels(name, "stage")),
+            spec=k8s.core.v1.ServiceSpecArgs(
+                cluster_ip="None",
+                selector=selector(name),
+                publish_not_ready_addresses=True,
+                ports=[k8s.core.v1.ServicePortArgs(name="rendezvous", port=RENDEZVOUS_PORT)],
+            ),
+            opts=pulumi.ResourceOptions.merge(needed, pulumi.ResourceOptions(delete_before_replace=True)),
+        )
 
 
 def _pod(name: str, args: StageJobArgs) -> k8s.core.v1.PodTemplateSpecArgs:
@@ -92,6 +119,7 @@ def _pod(name: str, args: StageJobArgs) -> k8s.core.v1.PodTemplateSpecArgs:
             service_account_name=name,
             automount_service_account_token=False,
             enable_service_links=False,
+            subdomain=name if args.workers > 1 else None,
             termination_grace_period_seconds=GRACE_SECONDS,
             security_context=pod_security(),
             image_pull_secrets=secrets,

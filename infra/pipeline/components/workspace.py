@@ -28,6 +28,7 @@ class WorkspaceArgs:
         clients: Stages that may call the server.
         client_namespaces: Other namespaces whose pods may call the server.
         monitoring_namespace: The namespace whose pods may read the server's metrics; "" for none.
+        teams: Stages of several pods, which talk to each other.
         access_mode: ReadWriteOnce, or ReadWriteMany where pods spread over nodes.
         keep_data: Leave claim and namespace on destroy.
         operators: The group that may look into things; "" for none.
@@ -41,6 +42,7 @@ class WorkspaceArgs:
     clients: Sequence[str]
     client_namespaces: Sequence[str]
     monitoring_namespace: str
+    teams: Sequence[str]
     storage_class: str
     storage_size: str
     access_mode: str
@@ -187,6 +189,10 @@ class Workspace(pulumi.ComponentResource):
         for client in self.args.clients:
             to_server = k8s.networking.v1.NetworkPolicyEgressRuleArgs(to=[_peer(self.args.server)], ports=ports)
             self._policy(client, selector(client), egress=[dns, to_server])
+        for team in self.args.teams:
+            among_themselves = k8s.networking.v1.NetworkPolicyIngressRuleArgs(from_=[_peer(team)])
+            to_each_other = k8s.networking.v1.NetworkPolicyEgressRuleArgs(to=[_peer(team)])
+            self._policy(team, selector(team), ingress=[among_themselves], egress=[dns, to_each_other])
 
     def _policy(
         self,

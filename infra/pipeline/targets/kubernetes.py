@@ -14,13 +14,13 @@ from pipeline.components import triton as triton_ports
 from pipeline.components.images import Images, ImagesArgs
 from pipeline.components.monitoring import OPERATOR_GROUP, Monitoring, MonitoringArgs
 from pipeline.components.pods import APP, PYTHON, STORAGE_PATH, Resources
-from pipeline.components.stage_job import StageJob, StageJobArgs
+from pipeline.components.stage_job import RENDEZVOUS_PORT, StageJob, StageJobArgs
 from pipeline.components.triton import Triton, TritonArgs
 from pipeline.components.workspace import CLAIM, PULL_SECRET, Workspace, WorkspaceArgs
 from pipeline.encryption import check_passphrase
 from pipeline.errors import ConfigurationError
 from pipeline.settings import ROOT, Settings
-from pipeline.stages import STAGES, Stage
+from pipeline.stages import STAGES, TORCHRUN, Stage
 
 WORKLOADS = ROOT / "workloads"
 TRAINING_IMAGE, CLIENT_IMAGE, TRITON_IMAGE = "tr-ex-job", "client-job", "triton"
@@ -92,6 +92,7 @@ class KubernetesTarget:
                 resources=self._resources(stage),
                 timeout_minutes=self.settings.stage_timeout_minutes,
                 retries=stage.retries,
+                workers=stage.workers(self.settings),
                 pull_secret=self._pull_secret,
             ),
             opts,
@@ -132,6 +133,11 @@ class KubernetesTarget:
         return f"triton.{self.settings.namespace}.svc.cluster.local"
 
     @property
+    def _spreads(self) -> bool:
+        """Whether pods of one stage may run on several nodes."""
+        return self.settings.triton_replicas > 1 or self.settings.train_workers > 1
+
+    @property
     def _pull_secret(self) -> str | None:
         return PULL_SECRET if self.settings.registry_user else None
 
@@ -143,7 +149,8 @@ class KubernetesTarget:
             options["connection-seconds"] = str(triton_ports.CONNECTION_SECONDS)
         if stage.calls is not None:
             options["endpoint"] = f"{self._service_host}:{triton_ports.GRPC}"
-        return [f"{APP}/{stage.script}", *(f"--{key}={value}" for key, value in options.items())]
+        torchrun = _torchrun(stage.name, stage.workers(self.settings))
+        return [*torchrun, f"{APP}/{stage.script}", *(f"--{key}={value}" for key, value in options.items())]
 
     def _image(self, stage: Stage) -> pulumi.Output[str]:
         if stage.kind == "server" and self.settings.triton_image != "slim":
@@ -220,7 +227,8 @@ class KubernetesTarget:
             monitoring_namespace=self.settings.monitoring_namespace,
             storage_class=self.settings.storage_class,
             storage_size=self.settings.storage_size,
-            access_mode="ReadWriteMany" if self.settings.triton_replicas > 1 else "ReadWriteOnce",
+            teams=[stage.name for stage in STAGES if stage.workers(self.settings) > 1],
+            access_mode="ReadWriteMany" if self._spreads else "ReadWriteOnce",
             keep_data=self.settings.keep_data,
             operators=self.settings.operators_group,
             pull_secret=(server, self.settings.registry_user, password) if password is not None else None,
@@ -234,3 +242,11 @@ class KubernetesTarget:
 
 def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _torchrun(stage: str, workers: int) -> list[str]:
+    """One process a pod; they find each other at the first pod (an Indexed Job gives each its name)."""
+    if workers == 1:
+        return []
+    meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint={stage}-0.{stage}:{RENDEZVOUS_PORT}", f"--rdzv-id={stage}")
+    return [*TORCHRUN, f"--nnodes={workers}", "--nproc-per-node=1", *meeting]

@@ -11,7 +11,7 @@ import pulumi
 from pipeline.errors import ConfigurationError
 from pipeline.fingerprint import fingerprint, imported_files
 from pipeline.settings import ROOT, Settings
-from pipeline.stages import Stage
+from pipeline.stages import TORCHRUN, Stage
 from process.resources import Directory, Job, Server
 
 WORKLOADS = ROOT / "workloads"
@@ -97,12 +97,16 @@ class LocalTarget:
         options = {"storage": str(self.path), **stage.arguments(self.settings)}
         if stage.kind == "server":
             options |= {"triton": str(TRITON), "host": HOST}
-        return [sys.executable, str(WORKLOADS / stage.script), *(f"--{key}={value}" for key, value in options.items())]
+        workers = stage.workers(self.settings)
+        torchrun = [*TORCHRUN, "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
+        script = str(WORKLOADS / stage.script)
+        return [sys.executable, *torchrun, script, *(f"--{key}={value}" for key, value in options.items())]
 
     def _fingerprint(self, stage: Stage) -> str:
         code = imported_files(WORKLOADS / stage.script, WORKLOADS)
         code += [WORKLOADS / name for name in stage.other_code]
-        return fingerprint(ROOT, code, stage.arguments(self.settings), self._inputs(stage))
+        arguments = {**stage.arguments(self.settings), "workers": str(stage.workers(self.settings))}
+        return fingerprint(ROOT, code, arguments, self._inputs(stage))
 
     def _inputs(self, stage: Stage) -> list[Path]:
         """The user's own data files: replaced ones are a change."""
