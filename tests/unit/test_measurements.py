@@ -68,6 +68,13 @@ def test_the_network_monitor_counts_from_its_making_on(monkeypatch: pytest.Monke
     assert NetworkMonitor().traffic() == Traffic(sent=5, received=8), "all interfaces but loopback"
 
 
+def test_an_interface_that_goes_and_comes_takes_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {"eth0": (10, 20), "veth1": (5000, 6000), "veth2": (5000, 6000)}
+    after = {"eth0": (15, 27), "veth2": (3, 4), "veth3": (1, 1)}
+    monkeypatch.setattr(psutil, "net_io_counters", counters(before, after))
+    assert NetworkMonitor().traffic() == Traffic(sent=9, received=12), "one is gone, one counts anew, one is new"
+
+
 def test_the_network_monitor_reads_this_machine() -> None:
     traffic = NetworkMonitor().traffic()
     assert traffic.sent >= 0, "counters only grow"
