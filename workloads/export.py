@@ -21,6 +21,7 @@ import onnxruntime
 import torch
 
 from mnist import __version__, cli, onnx_model, training
+from mnist.accelerator import ACCELERATORS
 from mnist.checkpoint import Checkpoint, load
 from mnist.cli import StageLog
 from mnist.cpus import available_cpus
@@ -29,6 +30,7 @@ from mnist.data import load as load_data
 from mnist.errors import CheckpointError, GateError, ModelError
 from mnist.folding import FoldedModel
 from mnist.model import ServedModel, build_model, to_pixels
+from mnist.object_store import ObjectStore
 from mnist.repository import MODEL_FILE, PREDICTIONS_FILE, Metadata, ModelRepository, ServingConfig
 from mnist.storage import Storage, make_directory, require_space, write_atomic
 
@@ -47,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--keep-versions", type=int, default=5)
     options.add_argument("--served-version", type=int, default=0, help="serve this published version; 0: the newest")
     options.add_argument("--serving-cpus", type=int, default=0, help="CPUs Triton may use; 0: as many as here")
+    options.add_argument("--serve-on", choices=ACCELERATORS, default="none", help="nvidia: on a GPU (%(default)s)")
+    options.add_argument("--model-repository", default="", help="also there, s3://bucket/path; Triton reads it")
     options.add_argument("--queue-delay-us", type=int, default=100, help="how long a request waits for company")
     return options
 
@@ -57,10 +61,16 @@ def export(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
     Raises:
         CheckpointError: there is none that fits the data.
         ModelError: the ONNX model disagrees with PyTorch, or `served_version` does not exist.
+        StorageError: the storage, or the object store, cannot be written.
         GateError: a first version is below `min_accuracy`, or int8 does not pay.
     """
     repository = ModelRepository(storage.models, options.model_name)
-    serving = ServingConfig(cpus=options.serving_cpus or available_cpus(), queue_delay_us=options.queue_delay_us)
+    serving = ServingConfig(
+        cpus=options.serving_cpus or available_cpus(),
+        gpu=options.serve_on == "nvidia",
+        queue_delay_us=options.queue_delay_us,
+    )
+    store = ObjectStore(options.model_repository) if options.model_repository else None
     if options.served_version and options.served_version not in repository.versions():
         kept = ", ".join(map(str, repository.versions())) or "none"
         raise ModelError(
@@ -85,6 +95,9 @@ def export(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
         log.say(f"removed version {', '.join(map(str, removed))} (keepVersions {options.keep_versions})")
     served = repository.served()
     assert served is not None, "the gate fails where nothing is served"
+    if store is not None:
+        sent = ", ".join(map(str, store.mirror(repository))) or "none"
+        log.say(f"{store.url} has the same versions, uploaded: {sent}")
     log.say(f"{repository.name} version {served} is served, accuracy {repository.metadata(served).accuracy:.4f}")
     return {
         "published": verdict.publish,

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from mnist import cli, compact, model, training
+from mnist import accelerator, cli, compact, model, training
+from mnist.accelerator import ACCELERATORS, Compute, compute
 from mnist.checkpoint import Checkpoint, TrainConfig, link_best, resumable, save
 from mnist.cli import StageLog, number, stop_request
 from mnist.cpus import available_cpus
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--checkpoint-every", type=number(int, 1), default=50, metavar="STEPS")
     options.add_argument("--log-every", type=number(int, 1), default=10, metavar="STEPS")
+    options.add_argument("--accelerator", choices=ACCELERATORS, default="none", help="to train on (%(default)s)")
     options.add_argument("--threads", type=number(int, 0), default=0, help="0: as many as CPUs are available")
     return options
 
@@ -55,22 +57,28 @@ def train(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[
         StorageError: the storage cannot hold the checkpoints.
         InterruptedStageError: it was asked to stop, and has written a checkpoint.
     """
-    with joined() as team:
-        return _train(options, storage, log, team)
+    team = workers()
+    hardware = compute(options.accelerator, team.local_rank)
+    with joined(team, hardware.backend):
+        return _train(options, storage, log, team, hardware)
 
 
-def _train(options: argparse.Namespace, storage: Storage, log: StageLog, workers: Workers) -> dict[str, Any]:
+def _train(
+    options: argparse.Namespace, storage: Storage, log: StageLog, workers: Workers, hardware: Compute
+) -> dict[str, Any]:
     manifest = read_manifest(storage.data)
     threads = options.threads or max(1, available_cpus() // workers.local_count)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    hardware.make_deterministic()
     require_space(make_directory(storage.checkpoints), NEEDED_BYTES)
     config = _config(options, manifest, threads, workers)
     train_set, test_set = (Tensors.of(*load(storage.data, split)) for split in ("train", "t10k"))
     path, resumed = resumable(storage, config) or (None, None)
-    trainer = Trainer(config, train_set, resumed, workers)  # by its end, all workers have looked for a checkpoint
+    # By its end, all workers have looked for a checkpoint.
+    trainer = Trainer(config, train_set, resumed, workers, hardware)
     start = f"going on at step {trainer.step} of {trainer.steps}" if resumed else f"{trainer.steps} steps"
-    by = f"{workers.count} workers of {threads} threads" if workers.count > 1 else f"{threads} threads"
+    each = f"{threads} threads" if options.accelerator == "none" else str(hardware)
+    by = f"{workers.count} workers of {each}" if workers.count > 1 else each
     log.say(f"training on {manifest.dataset}, {len(train_set.labels):,} images, {start}, {by}")
     network = NetworkMonitor()
     if not workers.leads:
@@ -108,13 +116,14 @@ def _config(options: argparse.Namespace, manifest: Manifest, threads: int, worke
         code=_code_digest(),
         torch_version=str(torch.__version__),
         workers=workers.count,
+        accelerator=options.accelerator,
     )
 
 
 def _code_digest() -> str:
     """A resumed training must go on with the code it began with."""
     here = Path(__file__)
-    sources = [here, Path(training.__file__), Path(compact.__file__), Path(model.__file__)]
+    sources = [here, Path(training.__file__), Path(compact.__file__), Path(model.__file__), Path(accelerator.__file__)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 

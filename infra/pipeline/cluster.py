@@ -22,6 +22,17 @@ class Cluster:
     node_address: str
     api_groups: frozenset[str]
 
+    def require(self, group: str, setting: str, value: str, remedy: str) -> None:
+        """Refuse a setting that needs kinds which an add-on brings.
+
+        Raises:
+            ConfigurationError: the cluster does not know the group.
+        """
+        if group not in self.api_groups:
+            raise ConfigurationError(
+                f"mnist:{setting} is {value}, cluster {self.context!r} does not know {group}: {remedy}"
+            )
+
 
 def connect(context: str) -> Cluster:
     """Find the context and ask its API server.

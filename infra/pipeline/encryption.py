@@ -6,10 +6,11 @@ from pathlib import Path
 from pipeline.errors import ConfigurationError
 
 
-def check_passphrase(stack_file: Path, environment: Mapping[str, str]) -> None:
+def check_passphrase(setting: str, stack_file: Path, environment: Mapping[str, str]) -> None:
     """Refuse secrets that anybody can decrypt. `make up` sets an empty passphrase where the user set none.
 
     Args:
+        setting: The secret's name.
         stack_file: Pulumi.<stack>.yaml; it holds a salt if its secrets are encrypted with a passphrase.
 
     Raises:
@@ -19,7 +20,7 @@ def check_passphrase(stack_file: Path, environment: Mapping[str, str]) -> None:
     empty = environment.get("PULUMI_CONFIG_PASSPHRASE") == "" and not environment.get("PULUMI_CONFIG_PASSPHRASE_FILE")
     if with_passphrase and empty:
         raise ConfigurationError(
-            "mnist:registryPassword is encrypted with an empty passphrase, anybody can read it: "
+            f"mnist:{setting} is encrypted with an empty passphrase, anybody can read it: "
             "run `pulumi stack change-secrets-provider passphrase`, then set PULUMI_CONFIG_PASSPHRASE or "
             "PULUMI_CONFIG_PASSPHRASE_FILE"
         )

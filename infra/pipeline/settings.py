@@ -34,6 +34,7 @@ KINDS = {
     "bool_parsing": "must be true or false",
 }
 CONTEXT = "kubernetes:context"  # Pulumi's own key, read with ours
+SECRETS = ("registryPassword", "s3SecretAccessKey")
 LONGEST_SHOWN = 80  # characters of a wrong value
 LONGEST_NAME = 255  # bytes of a file's name
 
@@ -70,6 +71,9 @@ DNS_MEANING = "lower-case letters, digits and inner hyphens, 63 at most"
 DnsLabel = Annotated[str, _text(DNS_LABEL, DNS_MEANING)]
 Quantity = Annotated[str, _text(r"[1-9]\d{0,8}(Ki|Mi|Gi|Ti)", "a whole number of Ki, Mi, Gi or Ti, such as 4Gi")]
 KUBERNETES_CPUS = 2  # Triton's there, when tritonCpus is 0
+# Triton's own notation: https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md
+S3_URL = r"(s3://((https?://)?[a-zA-Z0-9.-]+:\d{1,5}/)?[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[a-zA-Z0-9._-]+)*)?"
+S3_MEANING = "s3://bucket/path or s3://https://host:port/bucket/path, or empty for the storage"
 
 
 class Settings(BaseModel):
@@ -107,7 +111,12 @@ class Settings(BaseModel):
     keep_versions: Count
     served_version: Annotated[int, Field(ge=0)]
     auto_rollback: bool
+    model_repository: Annotated[str, _text(S3_URL, S3_MEANING)]
+    s3_access_key_id: Plain
+    s3_secret_access_key: Annotated[SecretStr, PLAIN]
+    s3_region: Annotated[str, _text(r"[a-z0-9-]+", "a region's name, such as us-east-1")]
 
+    accelerator: Literal["none", "nvidia"]
     triton_cpus: Annotated[int, Field(ge=0, le=1024)]
     queue_delay_microseconds: Annotated[int, Field(ge=0, le=1_000_000)]
     max_latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -123,6 +132,8 @@ class Settings(BaseModel):
     build_args: Annotated[tuple[Annotated[str, _text(r"[A-Za-z_]\w*=[^\x00-\x1f\x7f]*", "NAME=value")], ...], Listed]
     triton_image: Annotated[str, _text(r"[\w./:@-]+", "slim, ngc or an image's reference")]
     triton_replicas: Annotated[int, Field(ge=1, le=1000)]
+    triton_max_replicas: Annotated[int, Field(ge=0, le=1000)]
+    autoscale_metric: Literal["cpu", "queueTime"]
     triton_memory: Quantity
     train_cpus: Annotated[int, Field(ge=1, le=1024)]
     train_memory: Quantity
@@ -174,9 +185,35 @@ class Settings(BaseModel):
             raise ValueError(
                 "autoRollback needs tritonImage slim: the launcher in it restarts Triton on another version"
             )
+        self._check_scaling()
+        self._check_model_repository()
         if bool(self.registry_user) != bool(self.registry_password.get_secret_value()):
             raise ValueError("registryUser and registryPassword go together: set both, or none")
         return self
+
+    def _check_scaling(self) -> None:
+        if self.triton_max_replicas and self.triton_max_replicas < self.triton_replicas:
+            raise ValueError(
+                f"tritonMaxReplicas {self.triton_max_replicas} is below tritonReplicas {self.triton_replicas}: "
+                "raise it, or set 0 for a fixed number"
+            )
+        if self.accelerator == "nvidia" and self.platform == "kubernetes" and self.triton_image == "slim":
+            raise ValueError(
+                "accelerator nvidia needs tritonImage ngc or an image's reference: slim serves on CPUs alone"
+            )
+
+    def _check_model_repository(self) -> None:
+        if self.model_repository and self.platform == "local":
+            raise ValueError("modelRepository is for Kubernetes: on stack local Triton reads the storage")
+        if self.model_repository and self.auto_rollback:
+            raise ValueError("autoRollback needs the model repository in the storage: leave modelRepository empty")
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
+            raise ValueError("s3AccessKeyId and s3SecretAccessKey go together: set both, or none")
+
+    @property
+    def scales(self) -> bool:
+        """Kubernetes: whether several pods may serve at a time."""
+        return max(self.triton_replicas, self.triton_max_replicas) > 1
 
     @property
     def serving_cpus(self) -> int:
@@ -230,7 +267,7 @@ def _explain(problem: Mapping[str, Any], values: Mapping[str, str]) -> str:
         return f"{_shortened(name) if name.isprintable() else _shown(name)} is not a setting; {_hint(key)}"
     if problem["type"] == "missing":
         return f"{name} is not set: set it, or restore its default in Pulumi.yaml"
-    if key == to_camel("registry_password") or (key == to_camel("dataset_url") and "@" in values[key]):
+    if key in SECRETS or (key == to_camel("dataset_url") and "@" in values[key]):
         return f"{name}: {message}"  # its value is nobody's business
     wrong = f"has {_shown(problem['input'])}" if index else f"is {_shown(values[key])}"
     return f"{name} {wrong}: {message[0].lower()}{message[1:]}"

@@ -49,6 +49,7 @@ def _train(settings: "Settings") -> Arguments:
         "seed": str(settings.seed),
         "target-accuracy": repr(settings.target_accuracy),
         "checkpoint-every": str(settings.checkpoint_every),
+        "accelerator": settings.accelerator,
     }
 
 

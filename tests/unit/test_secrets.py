@@ -58,21 +58,21 @@ def test_a_refusal_does_not_show_the_password() -> None:
 def test_a_secret_with_a_passphrase_is_taken(tmp_path: Path, environment: dict[str, str]) -> None:
     stack_file = tmp_path / "Pulumi.dev.yaml"
     stack_file.write_text("encryptionsalt: v1:salt\n")
-    check_passphrase(stack_file, environment)
+    check_passphrase("registryPassword", stack_file, environment)
 
 
 def test_a_secret_with_an_empty_passphrase_is_refused_with_the_way_out(tmp_path: Path) -> None:
     stack_file = tmp_path / "Pulumi.dev.yaml"
     stack_file.write_text("encryptionsalt: v1:salt\n")
     with pytest.raises(ConfigurationError, match="change-secrets-provider passphrase"):
-        check_passphrase(stack_file, {"PULUMI_CONFIG_PASSPHRASE": ""})
+        check_passphrase("registryPassword", stack_file, {"PULUMI_CONFIG_PASSPHRASE": ""})
 
 
 def test_another_secrets_provider_needs_no_passphrase(tmp_path: Path) -> None:
     stack_file = tmp_path / "Pulumi.dev.yaml"
     stack_file.write_text("secretsprovider: awskms://alias/pulumi\nencryptedkey: key\n")
-    check_passphrase(stack_file, {"PULUMI_CONFIG_PASSPHRASE": ""})
-    check_passphrase(tmp_path / "Pulumi.none.yaml", {"PULUMI_CONFIG_PASSPHRASE": ""})
+    check_passphrase("registryPassword", stack_file, {"PULUMI_CONFIG_PASSPHRASE": ""})
+    check_passphrase("registryPassword", tmp_path / "Pulumi.none.yaml", {"PULUMI_CONFIG_PASSPHRASE": ""})
 
 
 def test_make_env_does_not_print_the_users_passphrase(

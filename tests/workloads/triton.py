@@ -29,10 +29,10 @@ class Triton:
 
 
 @contextlib.contextmanager
-def running_triton(storage: Path, log: Path) -> Iterator[Triton]:
+def running_triton(storage: Path, log: Path, *options: str) -> Iterator[Triton]:
     grpc, http, metrics = free_ports(3)
     command = [sys.executable, str(WORKLOADS / "serving" / "launch.py"), f"--storage={storage}", f"--triton={TRITON}"]
-    command += ["--host=127.0.0.1", f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
+    command += ["--host=127.0.0.1", f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     triton = Triton(process, f"127.0.0.1:{grpc}", f"http://127.0.0.1:{http}", f"http://127.0.0.1:{metrics}")

@@ -34,6 +34,7 @@ class TrainConfig:
     code: str  # SHA-256 of the training code
     torch_version: str
     workers: int = 1  # batch norm sees each worker's share of a batch
+    accelerator: str = "none"  # a GPU sums in another order, and in bfloat16
 
 
 @dataclass

@@ -110,10 +110,12 @@ class CompactBlock(nn.Module):
 class CompactResNet18(nn.Module):
     """Made of torchvision's model and its weights; takes and gives what that takes and gives.
 
+    `channels_last` keeps maps in that memory layout throughout, for GPUs.
+
     Takes normalised images, float32 [B, 1, 28, 28]; gives logits, float32 [B, 10].
     """
 
-    def __init__(self, model: ResNet) -> None:
+    def __init__(self, model: ResNet, channels_last: bool = False) -> None:
         super().__init__()
         self.conv1, self.bn1, self.maxpool = model.conv1, model.bn1, model.maxpool
         self.layer1, self.layer2, self.fc = model.layer1, model.layer2, model.fc
@@ -121,11 +123,17 @@ class CompactResNet18(nn.Module):
         self.layer4 = nn.Sequential(CompactBlock(256, 512, 2, 2), CompactBlock(512, 512, 1, 1))
         self.load_torchvision(model.state_dict())
         self.conv1.to(memory_format=torch.channels_last)  # pooling is several times faster so
+        self.channels_last = channels_last
+        if channels_last:
+            self.layer1.to(memory_format=torch.channels_last)
+            self.layer2.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.bn1(self.conv1(images.to(memory_format=torch.channels_last)))
         # Pooling before the activation gives the same, with a quarter of the values to go through.
-        maps = functional.relu(self.maxpool(maps), inplace=True).contiguous()
+        maps = functional.relu(self.maxpool(maps), inplace=True)
+        if not self.channels_last:
+            maps = maps.contiguous()
         maps = self.layer2(self.layer1(maps)).permute(0, 2, 3, 1).contiguous()
         logits: Tensor = self.fc(self.layer4(self.layer3(maps)).flatten(1))
         return logits
@@ -142,7 +150,7 @@ class CompactResNet18(nn.Module):
         layouts = self._layouts()
         return {
             name: layouts[name].expanded(value) if name in layouts else value.contiguous()
-            for name, value in self.state_dict().items()
+            for name, value in ((name, value.cpu()) for name, value in self.state_dict().items())
         }
 
     def _layouts(self) -> dict[str, SmallMapConv | Pointwise]:

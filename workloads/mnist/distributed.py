@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-TOLD = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+TOLD = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
 TIMEOUT = timedelta(minutes=5)  # of a collective operation: the others wait for the leader's evaluation
 
 
@@ -24,6 +24,7 @@ class Workers:
 
     rank: int = 0
     count: int = 1
+    local_rank: int = 0
     local_count: int = 1  # on this machine, or in this pod
 
     @property
@@ -44,26 +45,28 @@ class Workers:
             distributed.all_reduce(values)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so for one of them; all get the same answer."""
-        return bool(self.total(torch.tensor(float(flag))) > 0)
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is so for one of them; all get the same answer, by way of the device."""
+        return bool(self.total(torch.tensor(float(flag), device=device)) > 0)
 
 
 def workers() -> Workers:
     """As torchrun tells each process it starts: https://docs.pytorch.org/docs/stable/elastic/run.html"""
-    rank, count, here = (int(os.environ.get(name) or least) for name, least in TOLD.items())
-    return Workers(rank, count, here)
+    return Workers(*(int(os.environ.get(name) or least) for name, least in TOLD.items()))
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Workers]:
-    """Work together with the others, if there are any, for as long as the block lasts."""
-    found = workers()
+def joined(found: Workers, backend: str) -> Iterator[None]:
+    """Work together with the others, if there are any, for as long as the block lasts.
+
+    Args:
+        backend: gloo for CPUs, nccl for GPUs.
+    """
     if found.count == 1:
-        yield found
+        yield
         return
-    distributed.init_process_group("gloo", timeout=TIMEOUT)
+    distributed.init_process_group(backend, timeout=TIMEOUT)
     try:
-        yield found
+        yield
     finally:
         distributed.destroy_process_group()

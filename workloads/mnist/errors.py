@@ -29,5 +29,9 @@ class ServerError(PipelineError):
     """The inference server cannot be reached, started, or answers with an error."""
 
 
+class AcceleratorError(PipelineError):
+    """The GPU that was asked for is not there."""
+
+
 class InterruptedStageError(PipelineError):
     """The stage was asked to stop (SIGINT or SIGTERM)."""

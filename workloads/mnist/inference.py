@@ -35,8 +35,16 @@ INPUT, OUTPUT = "input", "output"
 UNAVAILABLE = "StatusCode.UNAVAILABLE"  # no server there, or one that is ending
 UNLOADED = "has no available versions"  # what an ending Triton says of a model that it has unloaded already
 PATIENCE_SECONDS = 60.0
-# gRPC itself would wait up to two minutes before it looks for a server again.
-CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
+# https://grpc.github.io/grpc/core/group__grpc__arg__keys.html
+CHANNEL = [
+    # gRPC itself would wait up to two minutes before it looks for a server again,
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # send all to the first of several addresses of one name (a headless Service has one a pod),
+    ("grpc.lb_policy_name", "round_robin"),
+    # and ask for them again after half a minute at the soonest.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+]
 
 Pixels = npt.NDArray[np.float32]  # [B, 1, 28, 28] in [0, 1]
 Logits = npt.NDArray[np.float32]  # [B, 10]
@@ -46,7 +54,7 @@ class ServedModel:
     """A model behind Triton's gRPC endpoint.
 
     Args:
-        endpoint: host:port.
+        endpoint: host:port; with dns:///host:port the requests go round all of the name's addresses.
         model: The model's name.
         timeout: Seconds one request may take.
         patience: Seconds to go on trying, with growing pauses, while no server is there.

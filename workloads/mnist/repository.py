@@ -36,7 +36,7 @@ max_batch_size: {max_batch_size}
 input [ {{ name: "input" data_type: TYPE_FP32 dims: [ 1, {side}, {side} ] }} ]
 output [ {{ name: "output" data_type: TYPE_FP32 dims: [ {classes} ] }} ]
 version_policy: {policy}
-instance_group [ {{ count: {instances} kind: KIND_CPU }} ]
+instance_group [ {{ count: {instances} kind: {kind} }} ]
 dynamic_batching {{ max_queue_delay_microseconds: {queue_delay_us} }}
 optimization {{
   input_pinned_memory {{ enable: {pinned_memory} }}
@@ -62,18 +62,20 @@ class ServingConfig:
 
     Attributes:
         cpus: At least 1.
+        gpu: Serve on the GPU instead; one instance then, as each has a copy of the model and the GPU works for all.
         queue_delay_us: Microseconds a request waits for others to form a batch, also where none come.
         pinned_memory: For tensors on their way to and from a device; harmless on a CPU.
     """
 
     cpus: int
+    gpu: bool = False
     queue_delay_us: int = 100
     pinned_memory: bool = True
 
     @property
     def instances(self) -> int:
         """One a CPU: instances x intra-op threads = CPUs keeps every core busy and none oversubscribed."""
-        return self.cpus
+        return 1 if self.gpu else self.cpus
 
     @property
     def threads(self) -> int:
@@ -203,14 +205,23 @@ class ModelRepository:
         Raises:
             ModelError: config.pbtxt is not one of this project's.
         """
+        pinned = self.config_for(version)
+        write_atomic(self.directory / REJECTED_FILE, json.dumps(sorted({*self.rejected(), failed})))
+        write_atomic(self.config_path, pinned)
+        write_atomic(self.directory / RESTART_FILE, uuid.uuid4().hex)
+
+    def config_for(self, version: int) -> str:
+        """config.pbtxt as it is, but for its naming the version to serve.
+
+        Raises:
+            ModelError: config.pbtxt is not one of this project's.
+        """
         with explained(self.config_path, "read"):
             config = self.config_path.read_text(encoding="utf-8", errors="replace")
         pinned, count = re.subn(r"version_policy: \{.*\}", f"version_policy: {_policy(version)}", config)
         if count != 1:
             raise ModelError(f"{self.config_path} is damaged: run the export stage again")
-        write_atomic(self.directory / REJECTED_FILE, json.dumps(sorted({*self.rejected(), failed})))
-        write_atomic(self.config_path, pinned)
-        write_atomic(self.directory / RESTART_FILE, uuid.uuid4().hex)
+        return pinned
 
     def restart_token(self) -> str:
         """Differs from before when the server is to start again."""
@@ -237,6 +248,7 @@ def render_config(name: str, version: int | None, serving: ServingConfig) -> str
         classes=CLASSES,
         policy=_policy(version),
         instances=serving.instances,
+        kind="KIND_GPU" if serving.gpu else "KIND_CPU",
         queue_delay_us=serving.queue_delay_us,
         pinned_memory=str(serving.pinned_memory).lower(),
         threads=serving.threads,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from mnist.accelerator import Compute
 from mnist.checkpoint import Checkpoint, TrainConfig
 from mnist.compact import CompactResNet18
 from mnist.data import Images, Labels
@@ -32,6 +33,10 @@ class Tensors:
     def of(cls, images: Images, labels: Labels) -> "Tensors":
         """Of images, uint8 [N, 28, 28], and labels, uint8 [N]."""
         return cls(normalise(to_pixels(images)), torch.from_numpy(labels).long())
+
+    def to(self, device: torch.device) -> "Tensors":
+        """The same, in the device's memory."""
+        return Tensors(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,27 @@ class Trainer:
     Args:
         config: With the data and the number of threads, all that decides the weights.
         resume: An unfinished checkpoint of the same configuration.
+        workers: This process among those that train.
+        compute: What it trains on.
     """
 
     def __init__(
-        self, config: TrainConfig, data: Tensors, resume: Checkpoint | None = None, workers: Workers | None = None
+        self,
+        config: TrainConfig,
+        data: Tensors,
+        resume: Checkpoint | None = None,
+        workers: Workers | None = None,
+        compute: Compute | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.data = data
-        self.workers = workers or Workers()
+        self.workers, self.compute = workers or Workers(), compute or Compute()
+        self.data = data.to(self.compute.device)
         self.bounds = batch_bounds(len(data.labels), config.batch_size, least=2 * self.workers.count)
         self.batches = len(self.bounds)
         self.steps = config.epochs * self.batches
-        self.model = CompactResNet18(build_model()).train()
+        model = CompactResNet18(build_model(), channels_last=self.compute.channels_last)
+        self.model = model.to(self.compute.device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         self.schedule = OneCycleLR(self.optimizer, max_lr=config.learning_rate, total_steps=self.steps + 1)
         self.step = 0
@@ -136,21 +149,22 @@ class Trainer:
             for start, end in self.bounds[done:]:
                 stopped = self._one_step(order[start:end], stop)
                 each_step(self)
-                if stopped:
+                if stopped or (stop.is_set() and self.workers.count == 1):  # the others learn of it with the next step
                     return False
 
     def _evaluated(self, end_of_epoch: Callable[["Trainer"], bool]) -> bool:
         """The leader evaluates, and all learn whether that ends the training."""
-        ended = self.workers.any(self.workers.leads and end_of_epoch(self))
+        ended = self.workers.any(self.workers.leads and end_of_epoch(self), self.compute.device)
         if not self.workers.leads:
             self.epochs.append({})
         return ended
 
     def _one_step(self, batch: Tensor, stop: Event) -> bool:
         """Learn from a batch, int64 [B] of indices; says whether one of the workers was asked to stop."""
-        mine = self.workers.share(batch)
+        mine = self.workers.share(batch).to(self.compute.device)
         images, labels = self.data.images[mine], self.data.labels[mine]
-        logits = self._parallel(images)
+        with self.compute.autocast():
+            logits = self._parallel(images).float()
         losses = nn.functional.cross_entropy(logits, labels, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
         # The workers' gradients are averaged: with this factor they sum up to that of the batch's mean.
@@ -160,7 +174,7 @@ class Trainer:
         self.step += 1
         correct = (logits.argmax(1) == labels).sum()
         told = torch.tensor([losses.item(), correct.item(), float(stop.is_set())], dtype=torch.float64)
-        loss, right, stopped = self.workers.total(told).tolist()
+        loss, right, stopped = self.workers.total(told.to(self.compute.device)).tolist()
         self.history.append({"step": self.step, "loss": loss / len(batch), "accuracy": right / len(batch)})
         return bool(stopped)
 
@@ -202,12 +216,12 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 def predict(model: nn.Module, images: Tensor) -> npt.NDArray[np.float32]:
     """Of normalised images, float32 [N, 1, 28, 28], the logits, float32 [N, 10], in evaluation mode.
 
-    The model's mode is put back.
+    The model's mode is put back. The batches are sent to where its weights are.
     """
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
-        logits = torch.cat([model(batch) for batch in torch.split(images, EVALUATION_BATCH)])
+        logits = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(images, EVALUATION_BATCH)])
     model.train(was_training)
     return np.asarray(logits.numpy(), dtype=np.float32)
 

@@ -2,7 +2,8 @@
 
     python workloads/serving/launch.py --storage storage/local --grpc-port 8001 --http-port 8000 --metrics-port 8002
 
-Checks what can be checked beforehand (the machine, the served model's sum), then keeps tritonserver running.
+Checks what can be checked beforehand (the machine, the served model's sum), then keeps tritonserver running. A model
+repository in an object store is Triton's own to read and check.
 """
 
 import argparse
@@ -33,6 +34,9 @@ EXIT_SECONDS = 10  # for requests in flight when asked to stop
 def parser() -> argparse.ArgumentParser:
     options = cli.parser("triton", (__doc__ or "").splitlines()[0])
     options.add_argument("--model-name", default="resnet18_mnist")
+    options.add_argument(
+        "--model-repository", default="", help="read models there, s3://bucket/path, not in the storage"
+    )
     options.add_argument("--triton", type=Path, default=Path("/opt/triton"), help="the parts (%(default)s)")
     options.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
     options.add_argument(
@@ -61,8 +65,8 @@ def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
         [str(server), *_flags(options, storage, prefix)],
         runtime.environment(options.triton),
         ready_url=f"http://{host}:{options.http_port}/v2/health/ready",
-        restart_token=repository.restart_token,
-        check=lambda: f"{options.model_name} version {_check_model(repository)}",
+        restart_token=(lambda: "") if options.model_repository else repository.restart_token,
+        check=lambda: options.model_repository or f"{options.model_name} version {_check_model(repository)}",
         say=log.say,
         memory_prefix=prefix,
     )
@@ -73,7 +77,7 @@ def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
 
 def _flags(options: argparse.Namespace, storage: Storage, memory_prefix: str) -> list[str]:
     flags = [
-        f"--model-repository={storage.models}",
+        f"--model-repository={options.model_repository or storage.models}",
         f"--backend-directory={options.triton / 'backends'}",
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
         "--model-control-mode=none",

@@ -12,14 +12,16 @@ STORAGE_PATH = "/storage"
 PART_OF = "mnist-triton"
 PYTHON = "/opt/venv/bin/python"
 APP = "/app"
+GPU = "nvidia.com/gpu"  # the name NVIDIA's device plugin gives them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Limits of one container; memory in Kubernetes' notation."""
+    """Limits of one container; memory in Kubernetes' notation. GPUs are NVIDIA's, whole ones."""
 
     cpus: int
     memory: str
+    gpus: int = 0
 
 
 def labels(name: str, component: str) -> dict[str, str]:
@@ -61,13 +63,24 @@ def requirements(resources: Resources) -> k8s.core.v1.ResourceRequirementsArgs:
     """Memory is not overcommitted; CPUs are, so that a rollout and its client fit on a node of two."""
     return k8s.core.v1.ResourceRequirementsArgs(
         requests={"cpu": f"{1000 * resources.cpus // CPU_OVERCOMMIT}m", "memory": resources.memory},
-        limits={"cpu": str(resources.cpus), "memory": resources.memory},
+        limits={
+            "cpu": str(resources.cpus),
+            "memory": resources.memory,
+            **({GPU: str(resources.gpus)} if resources.gpus else {}),
+        },
     )
 
 
 def environment(extra: Mapping[str, str] | None = None) -> list[k8s.core.v1.EnvVarArgs]:
     values = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **(extra or {})}
     return [k8s.core.v1.EnvVarArgs(name=name, value=value) for name, value in values.items()]
+
+
+def secret_environment(secret: str | None) -> list[k8s.core.v1.EnvFromSourceArgs] | None:
+    """Every entry of the Secret as a variable."""
+    if secret is None:
+        return None
+    return [k8s.core.v1.EnvFromSourceArgs(secret_ref=k8s.core.v1.SecretEnvSourceArgs(name=secret))]
 
 
 def storage_mount(read_only: bool = False) -> k8s.core.v1.VolumeMountArgs:

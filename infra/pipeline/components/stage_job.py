@@ -1,6 +1,6 @@
 """A stage as a Kubernetes Job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -16,10 +16,12 @@ from pipeline.components.pods import (
     requirements,
     scratch_mounts,
     scratch_volume,
+    secret_environment,
     selector,
     storage_mount,
     storage_volume,
 )
+from pipeline.stages import TORCHRUN
 
 RENDEZVOUS_PORT = 29500
 SCRATCH = "256Mi"
@@ -35,6 +37,7 @@ class StageJobArgs:
         revision: Names what the stage runs and what ran before it: another one replaces the Job.
         timeout_minutes: After so many the Job fails.
         retries: Pods to try after a first one failed.
+        secret: A Secret whose entries become environment variables.
         workers: Pods that share the work; each has a name of its own, which the others can look up.
     """
 
@@ -48,7 +51,7 @@ class StageJobArgs:
     retries: int
     workers: int
     pull_secret: str | None
-    environment: Mapping[str, str] | None = None
+    secret: str | None = None
 
 
 class StageJob(pulumi.ComponentResource):
@@ -107,6 +110,14 @@ class StageJob(pulumi.ComponentResource):
         )
 
 
+def torchrun(stage: str, workers: int) -> list[str]:
+    """What stands before the script: one process a pod, which find each other at the first pod."""
+    if workers == 1:
+        return []
+    meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint={stage}-0.{stage}:{RENDEZVOUS_PORT}", f"--rdzv-id={stage}")
+    return [*TORCHRUN, f"--nnodes={workers}", "--nproc-per-node=1", *meeting]
+
+
 def _pod(name: str, args: StageJobArgs) -> k8s.core.v1.PodTemplateSpecArgs:
     secrets = [k8s.core.v1.LocalObjectReferenceArgs(name=args.pull_secret)] if args.pull_secret else None
     return k8s.core.v1.PodTemplateSpecArgs(
@@ -129,7 +140,8 @@ def _pod(name: str, args: StageJobArgs) -> k8s.core.v1.PodTemplateSpecArgs:
                     image=args.image,
                     command=[PYTHON],
                     args=list(args.command),
-                    env=environment(args.environment),
+                    env=environment(),
+                    env_from=secret_environment(args.secret),
                     resources=requirements(args.resources),
                     security_context=container_security(),
                     termination_message_policy="FallbackToLogsOnError",  # so that `up` can show the reason

@@ -15,10 +15,12 @@ from pipeline.components.pods import (
     requirements,
     scratch_mounts,
     scratch_volume,
+    secret_environment,
     selector,
     storage_mount,
     storage_volume,
 )
+from pipeline.components.scaling import Replicas, apart, autoscaler, headless, spread
 
 GRPC, HTTP, METRICS = 8001, 8000, 8002
 PORTS = {"grpc": GRPC, "http": HTTP, "metrics": METRICS}
@@ -40,24 +42,27 @@ class TritonArgs:
         service_type: ClusterIP, NodePort or LoadBalancer.
         timeout_minutes: How long a rollout may take, a large image's pull included.
         scrape_annotations: Tell Prometheus by annotations where the metrics are.
+        claim: Where the models are; None where the server reads them elsewhere.
+        secret: A Secret whose entries become environment variables.
     """
 
     namespace: str
-    claim: str
+    claim: str | None
     image: pulumi.Input[str]
     command: Sequence[str]
     arguments: Sequence[str]
     revision: pulumi.Input[str]
-    replicas: int
+    replicas: Replicas
     resources: Resources
     service_type: str
     timeout_minutes: int
     pull_secret: str | None
     scrape_annotations: bool
+    secret: str | None
 
 
 class Triton(pulumi.ComponentResource):
-    """Deployment, Service and, with several replicas, a PodDisruptionBudget."""
+    """Deployment and Service; with several replicas a PodDisruptionBudget, a headless Service and the autoscaler."""
 
     def __init__(self, name: str, args: TritonArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mnist:pipeline:Triton", name, None, opts)
@@ -72,7 +77,7 @@ class Triton(pulumi.ComponentResource):
             f"{name}-deployment",
             metadata=_meta(name, args),
             spec=k8s.apps.v1.DeploymentSpecArgs(
-                replicas=args.replicas,
+                replicas=args.replicas.least,
                 selector=k8s.meta.v1.LabelSelectorArgs(match_labels=selector(name)),
                 strategy=k8s.apps.v1.DeploymentStrategyArgs(
                     type="RollingUpdate",
@@ -82,7 +87,10 @@ class Triton(pulumi.ComponentResource):
                 revision_history_limit=3,
                 template=_pod(name, args),
             ),
-            opts=child,
+            # How many there are is then the autoscaler's matter.
+            opts=pulumi.ResourceOptions.merge(
+                child, pulumi.ResourceOptions(ignore_changes=["spec.replicas"] if args.replicas.varies else None)
+            ),
         )
         self.service = k8s.core.v1.Service(
             f"{name}-service",
@@ -97,15 +105,23 @@ class Triton(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        if args.replicas > 1:
+        if args.replicas.most > 1:
+            headless(name, args.namespace, PORTS, child)
             k8s.policy.v1.PodDisruptionBudget(
                 f"{name}-disruption-budget",
                 metadata=_meta(name, args),
                 spec=k8s.policy.v1.PodDisruptionBudgetSpecArgs(
-                    min_available=args.replicas - 1,
+                    max_unavailable=1,
                     selector=k8s.meta.v1.LabelSelectorArgs(match_labels=selector(name)),
                 ),
                 opts=child,
+            )
+        if args.replicas.varies:
+            autoscaler(
+                name,
+                _meta(name, args),
+                args.replicas,
+                pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[self.deployment])),
             )
         self.register_outputs({"name": name})
 
@@ -133,9 +149,11 @@ def _pod(name: str, args: TritonArgs) -> k8s.core.v1.PodTemplateSpecArgs:
             termination_grace_period_seconds=GRACE_SECONDS,
             security_context=pod_security(),
             image_pull_secrets=secrets,
+            topology_spread_constraints=spread(name) if args.replicas.most > 1 else None,
+            affinity=apart(name) if args.replicas.most > 1 else None,
             containers=[_container(name, args)],
             volumes=[
-                storage_volume(args.claim, read_only=True),
+                *([storage_volume(args.claim, read_only=True)] if args.claim else []),
                 scratch_volume("tmp", "256Mi"),
                 scratch_volume("shm", "256Mi", in_memory=True),  # the Python backend's tensors
             ],
@@ -150,11 +168,15 @@ def _container(name: str, args: TritonArgs) -> k8s.core.v1.ContainerArgs:
         command=list(args.command),
         args=list(args.arguments),
         env=environment(),
+        env_from=secret_environment(args.secret),
         ports=[k8s.core.v1.ContainerPortArgs(name=port, container_port=number) for port, number in PORTS.items()],
         resources=requirements(args.resources),
         security_context=container_security(),
         termination_message_policy="FallbackToLogsOnError",
-        volume_mounts=[storage_mount(read_only=True), *scratch_mounts({"tmp": "/tmp", "shm": "/dev/shm"})],
+        volume_mounts=[
+            *([storage_mount(read_only=True)] if args.claim else []),
+            *scratch_mounts({"tmp": "/tmp", "shm": "/dev/shm"}),
+        ],
         # Ready is false while a model loads, so liveness must not ask for it.
         startup_probe=_probe("/v2/health/live", period=2, failures=STARTUP_SECONDS // 2),
         readiness_probe=_probe("/v2/health/ready", period=2, failures=2),

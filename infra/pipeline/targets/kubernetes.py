@@ -13,14 +13,15 @@ from pipeline.cluster import connect
 from pipeline.components import triton as triton_ports
 from pipeline.components.images import Images, ImagesArgs
 from pipeline.components.monitoring import OPERATOR_GROUP, Monitoring, MonitoringArgs
+from pipeline.components.object_store import SECRET, ObjectStore, ObjectStoreArgs
 from pipeline.components.pods import APP, PYTHON, STORAGE_PATH, Resources
-from pipeline.components.stage_job import RENDEZVOUS_PORT, StageJob, StageJobArgs
+from pipeline.components.scaling import CUSTOM_METRICS_GROUP, Replicas, headless_name
+from pipeline.components.stage_job import StageJob, StageJobArgs, torchrun
 from pipeline.components.triton import Triton, TritonArgs
 from pipeline.components.workspace import CLAIM, PULL_SECRET, Workspace, WorkspaceArgs
 from pipeline.encryption import check_passphrase
-from pipeline.errors import ConfigurationError
 from pipeline.settings import ROOT, Settings
-from pipeline.stages import STAGES, TORCHRUN, Stage
+from pipeline.stages import STAGES, Stage
 
 WORKLOADS = ROOT / "workloads"
 TRAINING_IMAGE, CLIENT_IMAGE, TRITON_IMAGE = "tr-ex-job", "client-job", "triton"
@@ -32,6 +33,7 @@ IMAGE_OF = {
     "client": CLIENT_IMAGE,
     "report": CLIENT_IMAGE,
 }
+STORE_USERS = ("export", "triton")  # of the model repository, where it is an object store
 NGC_IMAGE = "nvcr.io/nvidia/tritonserver:23.04-py3"
 # p50 and p99, as workloads/serving/launch.py has it. Images before 23.04 would not start with it.
 METRICS_CONFIG = ("--metrics-config=summary_latencies=true", "--metrics-config=summary_quantiles=0.5:0.05,0.99:0.001")
@@ -49,14 +51,17 @@ class KubernetesTarget:
 
     def __init__(self, settings: Settings, stack: str, kubeconfig: str | None = None) -> None:
         self.settings = settings
-        if settings.registry_user:
-            check_passphrase(ROOT / f"Pulumi.{stack}.yaml", os.environ)
+        secrets = {"registryPassword": settings.registry_user, "s3SecretAccessKey": settings.s3_access_key_id}
+        for secret in (name for name, user in secrets.items() if user):
+            check_passphrase(secret, ROOT / f"Pulumi.{stack}.yaml", os.environ)
         self.cluster = connect(settings.kube_context)
-        if settings.monitoring == "operator" and OPERATOR_GROUP not in self.cluster.api_groups:
-            raise ConfigurationError(
-                f"mnist:monitoring is operator, cluster {self.cluster.context!r} does not know {OPERATOR_GROUP}: "
-                "install the Prometheus operator, or set annotations"
+        if settings.monitoring == "operator":
+            self.cluster.require(
+                OPERATOR_GROUP, "monitoring", "operator", "install the Prometheus operator, or set annotations"
             )
+        if settings.triton_max_replicas and settings.autoscale_metric == "queueTime":
+            remedy = "install the Prometheus adapter, or set cpu"
+            self.cluster.require(CUSTOM_METRICS_GROUP, "autoscaleMetric", "queueTime", remedy)
         provider = k8s.Provider(
             "cluster",
             context=self.cluster.context,
@@ -65,12 +70,13 @@ class KubernetesTarget:
         self._on_cluster = pulumi.ResourceOptions(providers={"kubernetes": provider})
         self.images = Images("images", self._images_args())
         self.workspace = Workspace("workspace", self._workspace_args(), self._on_cluster)
+        self.store = self._object_store()
         self.triton: Triton | None = None
         self.revisions: dict[str, pulumi.Output[str]] = {}
 
     def add(self, stage: Stage, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
         opts = pulumi.ResourceOptions.merge(
-            self._on_cluster, pulumi.ResourceOptions(depends_on=[self.images, self.workspace, *after])
+            self._on_cluster, pulumi.ResourceOptions(depends_on=[self.images, self.workspace, *self.store, *after])
         )
         command = self._command(stage)
         image = self._image(stage)
@@ -94,6 +100,7 @@ class KubernetesTarget:
                 retries=stage.retries,
                 workers=stage.workers(self.settings),
                 pull_secret=self._pull_secret,
+                secret=SECRET if self.store and stage.name in STORE_USERS else None,
             ),
             opts,
         )
@@ -130,12 +137,20 @@ class KubernetesTarget:
 
     @property
     def _service_host(self) -> str:
-        return f"triton.{self.settings.namespace}.svc.cluster.local"
+        return f"triton.{self._domain}"
+
+    @property
+    def _domain(self) -> str:
+        return f"{self.settings.namespace}.svc.cluster.local"
 
     @property
     def _spreads(self) -> bool:
         """Whether pods of one stage may run on several nodes."""
-        return self.settings.triton_replicas > 1 or self.settings.train_workers > 1
+        return self.settings.scales or self.settings.train_workers > 1
+
+    @property
+    def _gpus(self) -> int:
+        return 1 if self.settings.accelerator == "nvidia" else 0
 
     @property
     def _pull_secret(self) -> str | None:
@@ -144,13 +159,17 @@ class KubernetesTarget:
     def _command(self, stage: Stage) -> list[str]:
         options = {"storage": STORAGE_PATH, **stage.arguments(self.settings)}
         if stage.name == "export":
-            options["serving-cpus"] = str(self.settings.serving_cpus)
+            options |= {"serving-cpus": str(self.settings.serving_cpus), "serve-on": self.settings.accelerator}
         if stage.kind == "server":
             options["connection-seconds"] = str(triton_ports.CONNECTION_SECONDS)
+        if self.store and stage.name in STORE_USERS:
+            options["model-repository"] = self.settings.model_repository
         if stage.calls is not None:
-            options["endpoint"] = f"{self._service_host}:{triton_ports.GRPC}"
-        torchrun = _torchrun(stage.name, stage.workers(self.settings))
-        return [*torchrun, f"{APP}/{stage.script}", *(f"--{key}={value}" for key, value in options.items())]
+            # With several pods, all of their addresses: gRPC then takes them in turn.
+            several = f"dns:///{headless_name(stage.calls)}.{self._domain}"
+            options["endpoint"] = f"{several if self.settings.scales else self._service_host}:{triton_ports.GRPC}"
+        start = torchrun(stage.name, stage.workers(self.settings))
+        return [*start, f"{APP}/{stage.script}", *(f"--{key}={value}" for key, value in options.items())]
 
     def _image(self, stage: Stage) -> pulumi.Output[str]:
         if stage.kind == "server" and self.settings.triton_image != "slim":
@@ -160,7 +179,7 @@ class KubernetesTarget:
 
     def _resources(self, stage: Stage) -> Resources:
         if stage.name == "train":
-            return Resources(cpus=self.settings.train_cpus, memory=self.settings.train_memory)
+            return Resources(cpus=self.settings.train_cpus, memory=self.settings.train_memory, gpus=self._gpus)
         return EXPORT if stage.name == "export" else LIGHT
 
     def _monitor(self, stage: Stage) -> None:
@@ -181,7 +200,7 @@ class KubernetesTarget:
     def _triton_args(self, stage: Stage, image: pulumi.Output[str], command: list[str]) -> TritonArgs:
         slim = self.settings.triton_image == "slim"
         native = [
-            f"--model-repository={STORAGE_PATH}/models",
+            f"--model-repository={self.settings.model_repository or f'{STORAGE_PATH}/models'}",
             "--model-control-mode=none",
             "--strict-readiness=true",
             "--exit-timeout-secs=10",
@@ -189,27 +208,34 @@ class KubernetesTarget:
         ]
         return TritonArgs(
             namespace=self.settings.namespace,
-            claim=CLAIM,
+            claim=None if self.store else CLAIM,
             image=image,
             command=[PYTHON] if slim else ["tritonserver"],
             arguments=command if slim else native,
             revision=self.revisions[stage.name],
-            replicas=self.settings.triton_replicas,
-            resources=Resources(cpus=self.settings.serving_cpus, memory=self.settings.triton_memory),
+            replicas=Replicas(
+                least=self.settings.triton_replicas,
+                most=max(self.settings.triton_replicas, self.settings.triton_max_replicas),
+                metric=self.settings.autoscale_metric,
+                cpus=self.settings.serving_cpus,
+            ),
+            resources=Resources(cpus=self.settings.serving_cpus, memory=self.settings.triton_memory, gpus=self._gpus),
             service_type=self.settings.service_type,
             timeout_minutes=self.settings.stage_timeout_minutes,
             pull_secret=self._pull_secret,
             scrape_annotations=self.settings.monitoring == "annotations",
+            secret=SECRET if self.store else None,
         )
 
     def _images_args(self) -> ImagesArgs:
         names = (TRAINING_IMAGE, CLIENT_IMAGE, *((TRITON_IMAGE,) if self.settings.triton_image == "slim" else ()))
+        cuda = {"TORCH_BACKEND": "cuda"} if self._gpus else {}
         return ImagesArgs(
             names=names,
             registry=self.settings.registry,
             context=WORKLOADS,
             network=self.settings.build_network,
-            build_args=dict(entry.split("=", 1) for entry in self.settings.build_args),
+            build_args={**cuda, **dict(entry.split("=", 1) for entry in self.settings.build_args)},
             user=self.settings.registry_user,
             password=self._registry_password(),
         )
@@ -234,6 +260,23 @@ class KubernetesTarget:
             pull_secret=(server, self.settings.registry_user, password) if password is not None else None,
         )
 
+    def _object_store(self) -> list[ObjectStore]:
+        """None where the models are in the storage."""
+        settings = self.settings
+        if not settings.model_repository:
+            return []
+        secret_key = settings.s3_secret_access_key.get_secret_value()
+        args = ObjectStoreArgs(
+            namespace=settings.namespace,
+            url=settings.model_repository,
+            users=STORE_USERS,
+            region=settings.s3_region,
+            key_id=settings.s3_access_key_id or None,
+            secret_key=pulumi.Output.secret(secret_key) if secret_key else None,
+        )
+        opts = pulumi.ResourceOptions.merge(self._on_cluster, pulumi.ResourceOptions(depends_on=[self.workspace]))
+        return [ObjectStore("model-repository", args, opts)]
+
     def _registry_password(self) -> pulumi.Output[str] | None:
         if not self.settings.registry_user:
             return None
@@ -242,11 +285,3 @@ class KubernetesTarget:
 
 def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _torchrun(stage: str, workers: int) -> list[str]:
-    """One process a pod; they find each other at the first pod (an Indexed Job gives each its name)."""
-    if workers == 1:
-        return []
-    meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint={stage}-0.{stage}:{RENDEZVOUS_PORT}", f"--rdzv-id={stage}")
-    return [*TORCHRUN, f"--nnodes={workers}", "--nproc-per-node=1", *meeting]
