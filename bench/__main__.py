@@ -8,8 +8,9 @@
     serving    this project's Triton and other servers with the same model files
     tuning     instances, threads and delays of Triton
     pipeline   `up` by stage
+    scaling    replicas, training processes, resources of a stack: docs/scaling.md
     images     sizes and layers, where Docker has them
-    render     docs/performance.md out of bench/results/, without measuring
+    render     docs/performance.md and docs/scaling.md out of bench/results/, without measuring
     check      the short form; fails where a ratio is, twice, more than 20 % below the committed one
 
 No part: all that measure, then the page is rendered; epochs only with --full. --short is for trying: it renders and
@@ -20,7 +21,7 @@ import argparse
 import sys
 import time
 
-from bench import page
+from bench import page, scaling_page
 from bench.errors import BenchError
 from bench.figures import TOLERANCE, fallen
 from bench.parts import CHECKED, PARTS, SHORT_RESULTS
@@ -62,7 +63,10 @@ def run(names: list[str], short: bool) -> None:
         results = PARTS[name](short, say)
         say(f"written: {results.write(SHORT_RESULTS if short else COMMITTED)}")
     if not short:
-        say(f"written: {page.write(measured())}")
+        found = measured()
+        say(f"written: {page.write(found)}")
+        if {"scaling", "export"} <= found.keys():
+            say(f"written: {scaling_page.write(found)}")
 
 
 def check() -> int:

@@ -24,12 +24,15 @@ def write(measured: Mapping[str, Results]) -> Path:
 
 
 def render(measured: Mapping[str, Results]) -> str:
+    return rendered(TEMPLATE, measured=measured, verdicts=verdicts(measured), tables=Tables(measured))
+
+
+def rendered(template: Path, **values: Any) -> str:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["number"] = number
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(measured=measured, verdicts=verdicts(measured), tables=Tables(measured))
+    return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
 
 
 def number(value: float) -> str:

@@ -43,10 +43,16 @@ def pipeline(short: bool, say: Say) -> Results:
     return pipeline.run(short, say)
 
 
+def scaling(short: bool, say: Say) -> Results:
+    from bench import scaling
+
+    return scaling.run(short, say)
+
+
 def images(short: bool, say: Say) -> Results:
     from bench import images
 
     return images.run(short, say)
 
 
-PARTS = {part.__name__: part for part in (training, epochs, export, serving, tuning, pipeline, images)}
+PARTS = {part.__name__: part for part in (training, epochs, export, serving, tuning, pipeline, scaling, images)}

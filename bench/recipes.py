@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from bench.worker import Answer, peak_megabytes, serve
 from mnist import data
+from mnist.accelerator import Compute
 from mnist.checkpoint import TrainConfig
 from mnist.cpus import available_cpus
-from mnist.model import MEAN, STD, build_model
+from mnist.model import MEAN, STD
 from mnist.storage import Storage
 from mnist.training import Tensors, Trainer, batch_bounds, epoch_order, evaluate
 
@@ -52,6 +54,13 @@ class Plain:
             images -= len(labels)
 
 
+def _torchvisions() -> nn.Module:
+    """torchvision's ResNet-18, for images of one channel."""
+    model: nn.Module = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
+    model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    return model
+
+
 class Tutorial(Plain):
     """As tutorials do it: torchvision's MNIST through PIL, image by image, batches of 64, Adam at 1e-3."""
 
@@ -61,7 +70,7 @@ class Tutorial(Plain):
         raw.mkdir(parents=True)
         for name in data.FILES.values():
             (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress((storage.data / name).read_bytes()))
-        model = build_model()
+        model = _torchvisions()
         super().__init__(lambda: iter(self._loader(True)), torch.optim.Adam(model.parameters(), lr=1e-3), model)
 
     def _loader(self, train: bool) -> Any:
@@ -88,7 +97,7 @@ class InMemory(Plain):
             for start, end in batch_bounds(EPOCH, batch_size):
                 yield tensors.images[order[start:end]], tensors.labels[order[start:end]]
 
-        model = build_model()
+        model = _torchvisions()
         super().__init__(batches, torch.optim.Adam(model.parameters(), lr=rate, fused=True), model)
         if one_cycle:
             self.schedule = OneCycleLR(
@@ -103,7 +112,7 @@ class Ours:
     """workloads/mnist/training.py, as workloads/train.py runs it."""
 
     def __init__(self, storage: Storage, seed: int) -> None:
-        torch.use_deterministic_algorithms(True)
+        Compute().make_deterministic()
         manifest = data.read_manifest(storage.data)
         config = TrainConfig(
             dataset="mnist",

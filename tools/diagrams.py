@@ -10,10 +10,8 @@ storage.mmd            who reads and writes what; written by hand, rendered here
 The text (Mermaid, https://mermaid.js.org) is what counts; each SVG beside it says of which text it is the picture.
 """
 
-import functools
 import hashlib
 import json
-import operator
 import os
 import shutil
 import subprocess
@@ -38,7 +36,10 @@ DIAGRAMS = ROOT / "docs" / "architecture"
 HEADER = "%% Made by `make diagrams` from what the program declares: change that, not this."
 # What Kubernetes resources there are beside those of the default settings, by the setting that makes them.
 VARIANTS: Mapping[str, Mapping[str, str]] = {
+    "trainWorkers > 1": {"trainWorkers": "2"},
     "tritonReplicas > 1": {"tritonReplicas": "2"},
+    "tritonMaxReplicas": {"tritonReplicas": "2", "tritonMaxReplicas": "3"},
+    "modelRepository": {"modelRepository": "s3://bucket/models"},
     "operatorsGroup": {"operatorsGroup": "operators"},
     "registryUser": {"registryUser": "me", "registryPassword": "secret"},
     "monitoring operator": {"monitoring": "operator"},
@@ -94,11 +95,15 @@ def declared_dev() -> tuple[Graph, dict[str, str]]:
     """All that settings can make a stack on Kubernetes register; of what depends on one, the condition."""
     with pytest.MonkeyPatch.context() as patch:
         default = declare(patch).options
+        every = {key: value for changes in VARIANTS.values() for key, value in changes.items()}
+        together = declare(patch, None, **every).options
         added = {setting: declare(patch, None, **changes).options for setting, changes in VARIANTS.items()}
         removed = {setting: declare(patch, None, **changes).options for setting, changes in WITHOUT.items()}
-    conditions = {name: setting for setting, found in added.items() for name in found if name not in default}
+    conditions: dict[str, str] = {}
+    for setting, found in added.items():  # of several settings that make it, the first
+        conditions = {name: setting for name in found if name not in default} | conditions
     conditions |= {name: setting for setting, found in removed.items() for name in default if name not in found}
-    return functools.reduce(operator.or_, added.values(), default), conditions
+    return {**default, **together}, conditions
 
 
 def _alike(graph: Graph, conditions: Mapping[str, str]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@
 
 constraints.txt                              all of requirements.txt and what that brings along, but not PyTorch
 constraints-dev.txt                          what requirements-dev.txt adds
-constraints-bench.txt                        what requirements-bench.txt adds to both
+constraints-bench.txt                        what requirements-bench.txt adds
 bench/environments/<name>.txt                what has an environment of its own
 constraints-play.txt                         all of requirements-play.txt, which has an environment of its own too
 workloads/docker/<image>/requirements.txt    all that an image installs, but not PyTorch
@@ -28,7 +28,7 @@ UNIVERSAL = ("--universal", "--python-version", "3.11")
 IN_IMAGES = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_35")
 NEEDS = {
     "tr-ex-job": (
-        *("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxslim"),
+        *("torch", "numpy", "onnx", "onnxruntime", "onnxslim"),
         *("boto3", "psutil", "requests", "scikit-learn", "tenacity"),
     ),
     "client-job": ("numpy", "tenacity", "jinja2", "matplotlib", "tritonclient[grpc]"),
@@ -50,18 +50,19 @@ Locked = dict[str, str]  # the line that pins a package → the same with its ha
 def main() -> int:
     names = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt")
     texts = [(ROOT / name).read_text() for name in names]
-    needed, for_tests, all_needed = ("\n".join(texts[:count]) for count in (1, 2, 3))
-    everything = resolved(all_needed, *UNIVERSAL)
+    needed, for_tests, for_bench = texts[0], "\n".join(texts[:2]), "\n".join([texts[0], texts[2]])
+    everything = resolved("\n".join(texts), *UNIVERSAL)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
         pins.write("\n".join(everything))
         pins.flush()
         same_versions = ("--constraint", pins.name)
-        run, tests = (resolved(text, *UNIVERSAL, *same_versions) for text in (needed, for_tests))
+        wanted = (needed, for_tests, for_bench)
+        run, tests, bench = (resolved(text, *UNIVERSAL, *same_versions) for text in wanted)
         images = {image: resolved("\n".join(needs), *IN_IMAGES, *same_versions) for image, needs in NEEDS.items()}
     torch, rest = parted(run)
     write(Path("constraints.txt"), rest)
     write(Path("constraints-dev.txt"), {line: entry for line, entry in tests.items() if line not in run})
-    write(Path("constraints-bench.txt"), {line: entry for line, entry in everything.items() if line not in tests})
+    write(Path("constraints-bench.txt"), {line: entry for line, entry in bench.items() if line not in run})
     same_runtime = [line for line in texts[0].splitlines() if line.startswith(("numpy==", "onnxruntime=="))]
     write(MLSERVER, resolved("\n".join([MLSERVER_NEEDS, *same_runtime]), *UNIVERSAL))
     write(Path("constraints-play.txt"), resolved((ROOT / "requirements-play.txt").read_text(), *UNIVERSAL))

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--serving-cpus", type=int, default=0, help="CPUs Triton may use; 0: as many as here")
     options.add_argument("--serve-on", choices=ACCELERATORS, default="none", help="nvidia: on a GPU (%(default)s)")
     options.add_argument("--model-repository", default="", help="also there, s3://bucket/path; Triton reads it")
-    options.add_argument("--queue-delay-us", type=int, default=100, help="how long a request waits for company")
+    options.add_argument("--queue-delay-us", type=int, default=0, help="how long a request waits for company")
     return options
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mnist import accelerator, cli, compact, model, training
+from mnist import accelerator, cli, compact, distributed, model, optimizer, resnet, training
 from mnist.accelerator import ACCELERATORS, Compute, compute
 from mnist.checkpoint import Checkpoint, TrainConfig, link_best, resumable, save
 from mnist.cli import StageLog, number, stop_request
@@ -123,7 +123,8 @@ def _config(options: argparse.Namespace, manifest: Manifest, threads: int, worke
 def _code_digest() -> str:
     """A resumed training must go on with the code it began with."""
     here = Path(__file__)
-    sources = [here, Path(training.__file__), Path(compact.__file__), Path(model.__file__), Path(accelerator.__file__)]
+    modules = (accelerator, compact, distributed, model, optimizer, resnet, training)
+    sources = [here, *(Path(str(module.__file__)) for module in modules)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 

@@ -53,7 +53,8 @@ class Target:
 async def opened(target: Target, pixels: Pixels) -> AsyncIterator[tuple[Send, Callable[[Any], Logits]]]:
     """What sends one request, and what makes logits of its answer."""
     if target.protocol == "grpc":
-        async with grpc.aio.insecure_channel(target.address) as channel:
+        # Of several addresses, all are asked in turn.
+        async with grpc.aio.insecure_channel(target.address, [("grpc.lb_policy_name", "round_robin")]) as channel:
             ask = channel.unary_unary(INFER, None, service_pb2.ModelInferResponse.FromString)
             content = message(target.model, pixels).SerializeToString()
             yield (lambda: ask(content, timeout=TIMEOUT)), _grpc_logits

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def with_noop(name: str, model: Path) -> Storage:
 
 
 def _published(name: str, files: dict[str, Path], config: str | None) -> Storage:
-    storage = Storage(WORK / "serving" / name.replace("/", "-"))
+    storage = Storage(WORK / "serving" / re.sub(r"[^a-zA-Z0-9.-]+", "-", name))
     shutil.rmtree(storage.root, ignore_errors=True)
     repository = ModelRepository(storage.models, MODEL)
     staging = repository.staging()

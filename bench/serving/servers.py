@@ -77,6 +77,11 @@ class Running:
                 total += times.user + times.system
         return total
 
+    def memory_mb(self) -> float:
+        """Of all its processes; what several share counts once (PSS)."""
+        leader = psutil.Process(self._process.pid)
+        return sum(one.memory_full_info().pss for one in (leader, *leader.children(recursive=True))) / 1e6
+
     def end(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -201,6 +201,8 @@ class Settings(BaseModel):
             raise ValueError(
                 "accelerator nvidia needs tritonImage ngc or an image's reference: slim serves on CPUs alone"
             )
+        if self.accelerator == "nvidia" and self.precision == "int8" and self.platform == "kubernetes":
+            raise ValueError("precision int8 is for CPUs: with accelerator nvidia set fp32")
 
     def _check_model_repository(self) -> None:
         if self.model_repository and self.platform == "local":

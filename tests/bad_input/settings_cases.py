@@ -39,6 +39,7 @@ ADDRESS = "must be http://… or https://…, without a user or password"
 ITEM = "lower-case letters, digits and inner hyphens, 63 at most"
 MEMORY = "must be a whole number of Ki, Mi, Gi or Ti, such as 4Gi"
 NAME = "must be letters, digits, _ and -, 63 at most, a letter or digit first"
+STORE = "must be s3://bucket/path or s3://https://host:port/bucket/path, or empty for the storage"
 ONE_LINE = "must be one line without control characters"
 
 VALUES = (
@@ -87,6 +88,13 @@ VALUES = (
     ("buildArgs", "TORCH_BACKEND=cpu", 'must be a list, such as ["one", "two"]'),
     ("tritonImage", "two words", "must be slim, ngc or an image's reference"),
     ("tritonReplicas", "0", "must be greater than or equal to 1"),
+    ("tritonMaxReplicas", "-1", "must be greater than or equal to 0"),
+    ("autoscaleMetric", "memory", "must be 'cpu' or 'queueTime'"),
+    ("accelerator", "tpu", "must be 'none' or 'nvidia'"),
+    ("modelRepository", "gs://bucket/models", STORE),
+    ("modelRepository", "s3://minio:9000", STORE),
+    ("s3AccessKeyId", "a\tb", ONE_LINE),
+    ("s3Region", "US East", "must be a region's name, such as us-east-1"),
     ("tritonMemory", "1٣Gi", MEMORY),
     ("trainCpus", "two", "must be a whole number"),
     ("trainMemory", "4 GB", MEMORY),
@@ -124,6 +132,35 @@ OTHERS = (
     ),
     combined("datasetDir for pods", {"datasetDir": "/mnist"}, "datasetDir", "pods cannot read it: use datasetUrl"),
     combined("registryUser alone", {"registryUser": "me"}, "registryUser and registryPassword go together"),
+    combined(
+        "tritonMaxReplicas below tritonReplicas",
+        {"tritonReplicas": "3", "tritonMaxReplicas": "2"},
+        "tritonMaxReplicas 2 is below tritonReplicas 3: raise it, or set 0",
+    ),
+    combined(
+        "accelerator with an image that has no use for it",
+        {"accelerator": "nvidia"},
+        "accelerator nvidia needs tritonImage ngc",
+    ),
+    combined(
+        "accelerator with a precision for CPUs",
+        {"accelerator": "nvidia", "tritonImage": "ngc", "precision": "int8"},
+        "precision int8 is for CPUs",
+    ),
+    combined(
+        "modelRepository on stack local",
+        {"modelRepository": "s3://bucket/models", "platform": "local"},
+        "modelRepository is for Kubernetes",
+    ),
+    combined(
+        "modelRepository with autoRollback",
+        {"modelRepository": "s3://bucket/models", "autoRollback": "true"},
+        "autoRollback needs the model repository in the storage",
+    ),
+    combined("s3SecretAccessKey alone", {"s3SecretAccessKey": "x"}, "s3AccessKeyId and s3SecretAccessKey go together"),
+    combined(
+        "s3SecretAccessKey of two lines", {"s3SecretAccessKey": "hunter\n2"}, "mnist:s3SecretAccessKey: ", ONE_LINE
+    ),
     combined("registryPassword alone", {"registryPassword": "x"}, "registryUser and registryPassword go together"),
     combined(
         "autoRollback with an image without our launcher",

@@ -58,11 +58,11 @@ def mnist_url() -> Iterator[str]:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=os.environ["MNIST_DIR"])
     with http.server.ThreadingHTTPServer(("0.0.0.0", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{_own_address()}:{server.server_port}"
+        yield f"http://{own_address()}:{server.server_port}"
         server.shutdown()
 
 
-def _own_address() -> str:
+def own_address() -> str:
     """An address of this machine that pods can reach."""
     addresses = [
         entry.address
@@ -81,10 +81,15 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     if reason is not None:
         pytest.skip(reason)
     made = make_checkout(tmp_path_factory.mktemp("checkout"), "dev")
+    use_cluster(made)
+    yield made
+    made.run("down")
+
+
+def use_cluster(checkout: Checkout) -> None:
+    """KUBE_CONTEXT, else the kubeconfig's current one."""
     _, active = kubernetes_config.list_kube_config_contexts()
-    path = made.root / "Pulumi.dev.yaml"
+    path = checkout.root / "Pulumi.dev.yaml"
     content = yaml.safe_load(path.read_text())
     content["config"]["kubernetes:context"] = os.environ.get("KUBE_CONTEXT") or active["name"]
     path.write_text(yaml.safe_dump(content))
-    yield made
-    made.run("down")

@@ -27,6 +27,7 @@ RUN_BY = {
     "make up": "test_the_page_on_own_data_works_as_it_stands",
     "make report": "test_the_page_on_own_data_works_as_it_stands",
     "make output": "test_the_endpoint_is_printed_alone_and_answers",
+    "make play": "test_a_drawn_one_gets_ten_probabilities_from_the_served_version",
     "make down": "test_down_stops_everything_and_removes_the_storage",
     "export ENDPOINT=$(make output)": "test_the_endpoint_is_printed_alone_and_answers",
     "export ENDPOINT=$(pulumi stack output triton_http_endpoint -s local)": (
@@ -44,6 +45,7 @@ MAKES = {
     "up": "tools/stack.py up local",
     "output": "tools/stack.py output local",
     "down": "tools/stack.py down local",
+    "play": ".venv/bin/python -m play local",
     "lint": ".venv/bin/mypy",
     "test": "-m pytest tests --ignore tests/cluster",
 }

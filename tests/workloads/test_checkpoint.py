@@ -26,7 +26,7 @@ def unfinished() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def finished(unfinished: Checkpoint) -> Checkpoint:
-    return replace(unfinished, complete=True, accuracy=0.9, optimizer=None, schedule=None)
+    return replace(unfinished, complete=True, accuracy=0.9, optimizer=None)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_checkpoint_comes_back_as_it_was(storage: Storage, unfinished: Checkpo
     assert loaded.config == CONFIG, "it carries its own configuration"
     assert (loaded.history, loaded.network, loaded.seconds) == (checkpoint.history, {"bytes_sent": 3}, 1.5), "and these"
     assert all(torch.equal(loaded.model[name], tensor) for name, tensor in checkpoint.model.items()), "bit for bit"
-    assert loaded.optimizer is not None and loaded.schedule is not None, "training can go on from it"
+    assert loaded.optimizer is not None, "training can go on from it"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -2,11 +2,7 @@
 
 import contextlib
 import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,28 +20,19 @@ from mnist.inference import ServedModel
 from mnist.object_store import location
 from mnist.repository import ModelRepository
 from mnist.storage import Storage
-from tests.support import free_ports, refusal, run_main, succeeded
+from tests.s3 import CREDENTIALS, running_s3
+from tests.support import refusal, run_main, succeeded
 from tests.workloads.triton import MODEL, running_triton
 
 Copy = Callable[[Storage], Storage]
 OPTIONS = ("--min-accuracy", 0.5, "--serving-cpus", 1)
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Moto's server; host:port."""
-    port = free_ports(1)[0]
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
-                break
-            assert time.monotonic() < deadline and process.poll() is None, "moto must start"
-            time.sleep(0.1)
+    """host:port."""
+    with running_s3() as port:
         yield f"127.0.0.1:{port}"
-        process.terminate()
 
 
 @pytest.fixture

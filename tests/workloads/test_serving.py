@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import urllib.request
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ def pixels(exported_storage: Storage) -> Pixels:
 def expected(exported_storage: Storage, pixels: Pixels) -> Logits:
     """What ONNX Runtime says in this process."""
     return onnx_model.predict(onnx_model.session(exported_storage.models / MODEL / "1" / "model.onnx", 1), pixels)
+
+
+def test_a_storage_with_blanks_and_a_shells_characters_in_its_path_is_served(
+    exported_storage: Storage, tmp_path: Path, pixels: Pixels, expected: Logits
+) -> None:
+    root = tmp_path / "my $(touch ran); storage é"
+    shutil.copytree(exported_storage.root, root, symlinks=True)
+    with running_triton(root, tmp_path / "log") as server, ServedModel(server.endpoint, MODEL) as served:
+        assert np.allclose(served.infer(pixels[:2]), expected[:2], atol=1e-4), "as from any other path"
+    assert not Path("ran").exists() and not (tmp_path / "ran").exists(), "no part of it is run"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 16])

@@ -15,7 +15,7 @@ from mnist.model import MODEL_NAME, build_model
 from mnist.records import record
 from mnist.storage import CHECKPOINT, Storage, explained, replace_link, write_atomic
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class Checkpoint:
     step: int
     model: dict[str, Tensor]  # torchvision's names and shapes
     optimizer: dict[str, Any] | None = None  # None once complete: nothing is left to resume
-    schedule: dict[str, Any] | None = None
     complete: bool = False
     accuracy: float = 0.0  # on the test data, in 0..1; 0 until complete
     seconds: float = 0.0  # of training so far, over all its attempts

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.resnet import ResNet
+
+from mnist.resnet import ResNet18
 
 Weights = dict[str, Tensor]
 
@@ -115,7 +116,7 @@ class CompactResNet18(nn.Module):
     Takes normalised images, float32 [B, 1, 28, 28]; gives logits, float32 [B, 10].
     """
 
-    def __init__(self, model: ResNet, channels_last: bool = False) -> None:
+    def __init__(self, model: ResNet18, channels_last: bool = False) -> None:
         super().__init__()
         self.conv1, self.bn1, self.maxpool = model.conv1, model.bn1, model.maxpool
         self.layer1, self.layer2, self.fc = model.layer1, model.layer2, model.fc

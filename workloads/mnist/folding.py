@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from mnist.model import MEAN, STD
+from mnist.resnet import BasicBlock, ResNet18
 
 
 class FoldedModel(nn.Module):
@@ -20,7 +20,7 @@ class FoldedModel(nn.Module):
     - layer4's kernels lose the taps that see only padding: its maps are 2 x 2 and 1 x 1.
     """
 
-    def __init__(self, model: ResNet) -> None:
+    def __init__(self, model: ResNet18) -> None:
         super().__init__()
         model = copy.deepcopy(model).eval()
         self.first = _fused(model.conv1, model.bn1)
@@ -42,12 +42,14 @@ class FoldedModel(nn.Module):
         return logits
 
 
-def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def _fused(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d), "a convolution and its batch norm"
     fused: nn.Conv2d = fuse_conv_bn_eval(conv, norm)
     return fused
 
 
-def _folded(block: BasicBlock) -> BasicBlock:
+def _folded(block: nn.Module) -> BasicBlock:
+    assert isinstance(block, BasicBlock), "ResNet-18 is made of them"
     block.conv1, block.bn1 = _fused(block.conv1, block.bn1), nn.Identity()
     block.conv2, block.bn2 = _fused(block.conv2, block.bn2), nn.Identity()
     if block.downsample is not None:

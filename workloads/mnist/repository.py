@@ -63,13 +63,14 @@ class ServingConfig:
     Attributes:
         cpus: At least 1.
         gpu: Serve on the GPU instead; one instance then, as each has a copy of the model and the GPU works for all.
-        queue_delay_us: Microseconds a request waits for others to form a batch, also where none come.
+        queue_delay_us: Microseconds a request waits for others to form a batch, also where none come. Those that come
+            while all instances are busy form batches without it.
         pinned_memory: For tensors on their way to and from a device; harmless on a CPU.
     """
 
     cpus: int
     gpu: bool = False
-    queue_delay_us: int = 100
+    queue_delay_us: int = 0
     pinned_memory: bool = True
 
     @property

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from mnist.accelerator import Compute
 from mnist.checkpoint import Checkpoint, TrainConfig
@@ -17,6 +16,7 @@ from mnist.compact import CompactResNet18
 from mnist.data import Images, Labels
 from mnist.distributed import Workers
 from mnist.model import build_model, normalise, to_pixels
+from mnist.optimizer import OneCycleAdam
 
 EVALUATION_BATCH = 1000
 RATE_STEPS = 20  # the images/s shown are those of the last so many steps, or since the last progress if that is longer
@@ -60,9 +60,7 @@ class Progress:
 
 
 class Trainer:
-    """Adam (Kingma & Ba, 2014) with the one-cycle schedule (Smith & Topin, 2017) on data held in memory.
-
-    https://arxiv.org/abs/1412.6980, https://arxiv.org/abs/1708.07120
+    """Adam under a one-cycle schedule (`mnist.optimizer`) on data held in memory.
 
     Args:
         config: With the data and the number of threads, all that decides the weights.
@@ -88,8 +86,7 @@ class Trainer:
         self.steps = config.epochs * self.batches
         model = CompactResNet18(build_model(), channels_last=self.compute.channels_last)
         self.model = model.to(self.compute.device).train()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
-        self.schedule = OneCycleLR(self.optimizer, max_lr=config.learning_rate, total_steps=self.steps + 1)
+        self.optimizer = OneCycleAdam(self.model.parameters(), config.learning_rate, self.steps + 1)
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.epochs: list[dict[str, float]] = []
@@ -101,10 +98,9 @@ class Trainer:
         self._parallel = self.workers.parallel(self.model)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        assert checkpoint.optimizer is not None and checkpoint.schedule is not None, "only unfinished ones are resumed"
+        assert checkpoint.optimizer is not None, "only unfinished ones are resumed"
         self.model.load_torchvision(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.schedule.load_state_dict(checkpoint.schedule)
         self.step = checkpoint.step
         self.history, self.epochs = checkpoint.history, checkpoint.epochs
         self._seconds_before = checkpoint.seconds
@@ -122,7 +118,6 @@ class Trainer:
             step=self.step,
             model=self.model.to_torchvision(),
             optimizer=None if complete else self.optimizer.state_dict(),
-            schedule=None if complete else self.schedule.state_dict(),
             complete=complete,
             accuracy=accuracy,
             seconds=self.seconds,
@@ -166,11 +161,10 @@ class Trainer:
         with self.compute.autocast():
             logits = self._parallel(images).float()
         losses = nn.functional.cross_entropy(logits, labels, reduction="sum")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         # The workers' gradients are averaged: with this factor they sum up to that of the batch's mean.
         (losses * (self.workers.count / len(batch))).backward()  # type: ignore[no-untyped-call]  # torch's own
         self.optimizer.step()
-        self.schedule.step()
         self.step += 1
         correct = (logits.argmax(1) == labels).sum()
         told = torch.tensor([losses.item(), correct.item(), float(stop.is_set())], dtype=torch.float64)

@@ -7,9 +7,13 @@ repository in an object store is Triton's own to read and check.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ from serving.supervisor import Supervisor
 RESTRICTED = "model-repository,shared-memory,trace,logging:cannot:be-sent=off"
 # Latencies as p50 and p99, which Triton does not measure unasked; it costs nothing that could be measured.
 QUANTILES = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.99:0.001")  # quantile:error
+SERVER = Path("bin", "tritonserver")
+PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # what a shell leaves as it is
 EXIT_SECONDS = 10  # for requests in flight when asked to stop
 
 
@@ -52,18 +58,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict[str, Any]:
-    server = options.triton / "bin" / "tritonserver"
+    server = options.triton / SERVER
     for problem in runtime.problems():
         raise ServerError(problem)
     if not server.is_file():
         raise ServerError(f"{server} is missing: run `make setup`, or name the directory of Triton's parts by --triton")
+    with _plain_path(storage.models) as models, _plain_path(options.triton) as triton:
+        _supervise(options, storage, models, triton, log)
+    return {}
+
+
+def _supervise(options: argparse.Namespace, storage: Storage, models: Path, triton: Path, log: StageLog) -> None:
     repository = ModelRepository(storage.models, options.model_name)
     prefix = f"triton-{os.getpid()}-"
-
     host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
     supervisor = Supervisor(
-        [str(server), *_flags(options, storage, prefix)],
-        runtime.environment(options.triton),
+        [str(triton / SERVER), *_flags(options, models, triton, prefix)],
+        runtime.environment(triton),
         ready_url=f"http://{host}:{options.http_port}/v2/health/ready",
         restart_token=(lambda: "") if options.model_repository else repository.restart_token,
         check=lambda: options.model_repository or f"{options.model_name} version {_check_model(repository)}",
@@ -72,13 +83,24 @@ def launch(options: argparse.Namespace, storage: Storage, log: StageLog) -> dict
     )
     with stop_request() as stop:
         supervisor.run(stop)
-    return {}
 
 
-def _flags(options: argparse.Namespace, storage: Storage, memory_prefix: str) -> list[str]:
+@contextlib.contextmanager
+def _plain_path(path: Path) -> Iterator[Path]:
+    """Triton's Python backend has a shell start its processes, and quotes nothing: a path with blanks gets a link."""
+    if PLAIN.fullmatch(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="triton-") as directory:
+        link = Path(directory) / path.name
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def _flags(options: argparse.Namespace, models: Path, triton: Path, memory_prefix: str) -> list[str]:
     flags = [
-        f"--model-repository={options.model_repository or storage.models}",
-        f"--backend-directory={options.triton / 'backends'}",
+        f"--model-repository={options.model_repository or models}",
+        f"--backend-directory={triton / 'backends'}",
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
         "--model-control-mode=none",
         f"--grpc-restricted-protocol={RESTRICTED}",

@@ -75,8 +75,9 @@ class KubernetesTarget:
         self.revisions: dict[str, pulumi.Output[str]] = {}
 
     def add(self, stage: Stage, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        store = self.store if stage.name in STORE_USERS else []
         opts = pulumi.ResourceOptions.merge(
-            self._on_cluster, pulumi.ResourceOptions(depends_on=[self.images, self.workspace, *self.store, *after])
+            self._on_cluster, pulumi.ResourceOptions(depends_on=[self.images, self.workspace, *store, *after])
         )
         command = self._command(stage)
         image = self._image(stage)
@@ -100,7 +101,7 @@ class KubernetesTarget:
                 retries=stage.retries,
                 workers=stage.workers(self.settings),
                 pull_secret=self._pull_secret,
-                secret=SECRET if self.store and stage.name in STORE_USERS else None,
+                secret=SECRET if store else None,
             ),
             opts,
         )
@@ -145,8 +146,9 @@ class KubernetesTarget:
 
     @property
     def _spreads(self) -> bool:
-        """Whether pods of one stage may run on several nodes."""
-        return self.settings.scales or self.settings.train_workers > 1
+        """Whether pods that use the storage may run on several nodes at a time."""
+        reads_storage = self.settings.scales and not self.settings.model_repository
+        return reads_storage or self.settings.train_workers > 1
 
     @property
     def _gpus(self) -> int:
@@ -261,7 +263,7 @@ class KubernetesTarget:
         )
 
     def _object_store(self) -> list[ObjectStore]:
-        """None where the models are in the storage."""
+        """Empty where the models are in the storage."""
         settings = self.settings
         if not settings.model_repository:
             return []
