@@ -8,9 +8,11 @@ import pytest
 
 from pipeline.components.object_store import port_of
 from pipeline.errors import ConfigurationError
+from pipeline.settings import load_settings
 from pipeline.stages import STAGES
 from pipeline.targets import kubernetes
 from tests.declared import CLUSTER, Declared, declare
+from tests.unit.test_settings import defaults
 
 SEVERAL = {"tritonReplicas": "2", "tritonMaxReplicas": "5"}
 STORE = {
@@ -46,10 +48,13 @@ def test_the_autoscaler_keeps_the_number_between_the_two_by_cpu(monkeypatch: pyt
 
 
 def test_by_queue_time_it_needs_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {f"mnist:{key}": value for key, value in {**SEVERAL, "autoscaleMetric": "queueTime"}.items()}
+    settings = load_settings({**defaults(), "kubernetes:context": CLUSTER.context, **changes}, {})
+    monkeypatch.setattr(kubernetes, "connect", lambda _context: CLUSTER)
     with pytest.raises(
         ConfigurationError, match=r"autoscaleMetric is queueTime, .* does not know custom.metrics.k8s.io"
     ):
-        declare(monkeypatch, None, autoscaleMetric="queueTime", **SEVERAL)
+        kubernetes.KubernetesTarget(settings, "dev", kubeconfig="{}")
     with_adapter = replace(CLUSTER, api_groups=CLUSTER.api_groups | {"custom.metrics.k8s.io"})
     monkeypatch.setattr("tests.declared.CLUSTER", with_adapter)
     declared = declare(monkeypatch, None, autoscaleMetric="queueTime", **SEVERAL)
