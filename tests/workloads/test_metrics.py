@@ -19,9 +19,11 @@ import yaml
 from mnist.errors import ServerError
 from mnist.inference import Pixels, ServedModel
 from mnist.storage import Storage
+from pipeline.components.scaling import QUEUE_METRIC, QUEUE_TARGET_US
 from pipeline.monitoring.alerts import DAY, Alert, alerts, rule_groups
 from tests.dashboard import queries
 from tests.load import BLANK, Load
+from tests.support import ROOT
 from tests.workloads.prometheus import Prometheus, eventually, needs_prometheus, running_prometheus, serving_metrics
 from tests.workloads.triton import MODEL, Triton, running_triton
 
@@ -95,6 +97,18 @@ def test_every_query_of_the_dashboard_has_data_under_load(watched: Watched, quer
 @pytest.mark.parametrize("alert", STRICT, ids=[alert.name for alert in STRICT])
 def test_what_every_alert_measures_has_data_under_load(watched: Watched, alert: Alert) -> None:
     assert watched.prometheus.awaited(alert.measure), "it could never fire"
+
+
+@pytest.mark.usefixtures("load")
+def test_the_adapters_rule_gives_the_autoscaler_a_figure(watched: Watched) -> None:
+    """docs/how-to/scale.md's; the adapter puts a namespace's pods in the place of <<…>>."""
+    page = (ROOT / "docs" / "how-to" / "scale.md").read_text(encoding="utf-8")
+    [rule] = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["rules"]
+    assert rule["name"]["as"] == QUEUE_METRIC, "what the autoscaler asks for"
+    query = rule["metricsQuery"].replace("<<.LabelMatchers>>", f'namespace="{NAMESPACE}",pod=~"triton-0"')
+    query = query.replace("<<.GroupBy>>", "pod").replace("[1m]", "[10s]")
+    [waiting] = watched.prometheus.awaited(query)
+    assert 0 < waiting < QUEUE_TARGET_US, "microseconds, and few: one client waits for no other"
 
 
 @pytest.mark.usefixtures("load")
