@@ -27,7 +27,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     use_cluster(made)
     with running_s3("0.0.0.0") as port:
         address = f"http://{own_address()}:{port}"
-        made.environment["STORE"] = address
         client = boto3.client(
             "s3", endpoint_url=address, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
         )
