@@ -144,7 +144,7 @@ CASES = (
         "(fc.bias differs): train again",
     ),
     damaged("with NaN", weights(with_nan), "holds NaN or infinity (fc.bias): train again with a lower learningRate"),
-    damaged("of another format", changed(lambda old: replace(old, format=2)), "format 2, expected 1: train again"),
+    damaged("of another format", changed(lambda old: replace(old, format=99)), "format 99, expected 2: train again"),
     damaged("with an accuracy above 1", changed(lambda old: replace(old, accuracy=97.0)), NOT_ONE, "(accuracy 97.0)"),
     damaged("with nothing but weights", lambda path: torch.save({"model": {}}, path), NOT_ONE, "(another program's)"),
     damaged("that is a list", lambda path: torch.save([1, 2], path), NOT_ONE, "(another program's)"),

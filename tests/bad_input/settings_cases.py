@@ -186,4 +186,4 @@ OTHERS = (
     ),
 )
 CASES = (*(wrong(key, value, accepted) for key, value, accepted in VALUES), *OTHERS)
-COVERED = {key for key, _, _ in VALUES} | {"registryPassword", "clientNamespaces"}
+COVERED = {key for key, _, _ in VALUES} | {"registryPassword", "s3SecretAccessKey", "clientNamespaces"}

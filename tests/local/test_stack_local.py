@@ -11,6 +11,7 @@ import urllib.request
 import psutil
 import pytest
 from tests.checkout import Checkout, interrupt, wait_until
+from tests.support import gone
 
 from pipeline.stages import STAGES as PIPELINE
 
@@ -107,8 +108,9 @@ def test_a_change_of_the_training_runs_it_and_all_after_it(checkout: Checkout) -
 def test_a_killed_triton_is_started_again_and_verified_by_the_next_up(checkout: Checkout) -> None:
     before = checkout.runs()
     pid = int(checkout.resources()["triton"]["pid"])
-    psutil.Process(pid).kill()
-    wait_until(lambda: not psutil.pid_exists(pid), 20, "the killed Triton is gone")
+    launcher = psutil.Process(pid)
+    launcher.kill()
+    assert gone([launcher]) == [], "the killed one is gone"
     assert checkout.run("up").status == 0, "the next up must start Triton again"
     assert stages_run_again(before, checkout.runs()) == ["triton", "client", "report"], "and verify it, no more"
 

@@ -62,7 +62,13 @@ class Supervisor:
             PipelineError: what is to be served is not fit for it.
             ServerError: the server ended before it was ready, or keeps ending.
         """
-        _adopt_orphans()
+        _adopt_orphans(True)
+        try:
+            self._keep_running(stop)
+        finally:
+            _adopt_orphans(False)
+
+    def _keep_running(self, stop: threading.Event) -> None:
         while not stop.is_set():
             token, started = self.restart_token(), time.monotonic()
             self.say(f"starting Triton on {self.check()}")
@@ -136,9 +142,9 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _adopt_orphans() -> None:
+def _adopt_orphans(wanted: bool) -> None:
     """A killed server's own processes become children of this one, so that they can be ended and waited for."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 def _children(pid: int | None = None) -> list[int]:
