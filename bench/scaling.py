@@ -45,7 +45,7 @@ def run(short: bool, say: Say) -> Results:
     recorder = Recorder("scaling", "python -m bench scaling")
     _replicas(recorder, exports, say, *((1, 0.5) if short else (7, 1.0)))
     _a_replica(recorder, exports, say, 1 if short else 7)
-    _training(recorder, data, say, 1 if short else 5)
+    _training(recorder, data, say, 1 if short else 3)
     _resources(recorder, say, (10, 50) if short else (10, 100, 1000))
     return recorder.results(
         [

@@ -37,7 +37,7 @@ def render(measured: Mapping[str, Results]) -> str:
     from bench.scaling import TRAIN_IMAGES
 
     results = measured["scaling"]
-    medians, export = results.medians, measured["export"]
+    medians = results.medians
     return rendered(
         TEMPLATE,
         measured=measured,
@@ -46,7 +46,6 @@ def render(measured: Mapping[str, Results]) -> str:
         per_cpu_batched=per_cpu(results, BATCHED) * BATCH,
         train_images=TRAIN_IMAGES,
         step_ms=BATCH_SIZE / medians[STEPS_PROCESSES]["images_per_second"] * 1e3,
-        int8=export.ratios["images_per_second_batch_1: int8 / fp32"],
         assumptions=ASSUMPTIONS,
     )
 
