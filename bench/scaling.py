@@ -43,10 +43,10 @@ for number in range({count}):
 def run(short: bool, say: Say) -> Results:
     exports, data = prepared.exports(say), prepared.data(say)
     recorder = Recorder("scaling", "python -m bench scaling")
-    _replicas(recorder, exports, say, *((1, 0.5) if short else (7, 1.0)))
-    _a_replica(recorder, exports, say, 1 if short else 7)
-    _training(recorder, data, say, 1 if short else 3)
-    _resources(recorder, say, (10, 50) if short else (10, 100, 1000))
+    _replicas(recorder, exports, say, *((1, 0.5) if short else (5, 1.0)))
+    _a_replica(recorder, exports, say, 1 if short else 5)
+    _training(recorder, data, say, 1 if short else 2)
+    _resources(recorder, say, (10, 50) if short else (10, 100, 300))
     return recorder.results(
         [
             Ratio("requests_per_second_at_16", "2 replicas", "1 replica"),
@@ -153,7 +153,7 @@ def _resources(recorder: Recorder, say: Say, counts: tuple[int, ...]) -> None:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=prepared.WORK) as directory:
             project = Path(directory)
             _write_project(project, count)
-            _pulumi(project, "stack", "init", "scaling")
+            _pulumi(project, "stack", "init")
             for step, command in (
                 ("first up", ("up", "--yes", "--skip-preview")),
                 ("unchanged up", ("up", "--yes", "--skip-preview")),
