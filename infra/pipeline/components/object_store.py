@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from pipeline.components.pods import PART_OF, labels
+from pipeline.components.pods import PART_OF, dns_ports, labels, policy_port
 
 SECRET = "model-repository"
 HTTPS = 443
@@ -43,7 +43,7 @@ class ObjectStore(pulumi.ComponentResource):
         if args.key_id is not None and args.secret_key is not None:
             keys = {"AWS_ACCESS_KEY_ID": args.key_id, "AWS_SECRET_ACCESS_KEY": args.secret_key}
         meta = k8s.meta.v1.ObjectMetaArgs(name=SECRET, namespace=args.namespace, labels=labels(SECRET, "storage"))
-        self.secret = k8s.core.v1.Secret(
+        k8s.core.v1.Secret(
             f"{name}-credentials",
             metadata=meta,
             string_data={"AWS_DEFAULT_REGION": args.region, **keys},
@@ -57,7 +57,7 @@ class ObjectStore(pulumi.ComponentResource):
                 )
             ],
         )
-        to_store = [_port(53, "UDP"), _port(53, "TCP"), _port(port_of(args.url), "TCP")]
+        to_store = [*dns_ports(), policy_port(port_of(args.url), "TCP")]
         k8s.networking.v1.NetworkPolicy(
             f"{name}-policy",
             metadata=meta,
@@ -75,7 +75,3 @@ def port_of(url: str) -> int:
     """The port that `url` names, or that of AWS."""
     named = re.match(r"s3://(?:https?://)?[^/:]+:(\d+)/", url)
     return int(named[1]) if named else HTTPS
-
-
-def _port(number: int, protocol: str) -> k8s.networking.v1.NetworkPolicyPortArgs:
-    return k8s.networking.v1.NetworkPolicyPortArgs(port=number, protocol=protocol)

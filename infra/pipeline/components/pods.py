@@ -71,9 +71,17 @@ def requirements(resources: Resources) -> k8s.core.v1.ResourceRequirementsArgs:
     )
 
 
-def environment(extra: Mapping[str, str] | None = None) -> list[k8s.core.v1.EnvVarArgs]:
-    values = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **(extra or {})}
+def environment() -> list[k8s.core.v1.EnvVarArgs]:
+    values = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return [k8s.core.v1.EnvVarArgs(name=name, value=value) for name, value in values.items()]
+
+
+def policy_port(number: int, protocol: str) -> k8s.networking.v1.NetworkPolicyPortArgs:
+    return k8s.networking.v1.NetworkPolicyPortArgs(port=number, protocol=protocol)
+
+
+def dns_ports() -> list[k8s.networking.v1.NetworkPolicyPortArgs]:
+    return [policy_port(53, "UDP"), policy_port(53, "TCP")]
 
 
 def secret_environment(secret: str | None) -> list[k8s.core.v1.EnvFromSourceArgs] | None:

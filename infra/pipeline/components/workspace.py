@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from pipeline.components.pods import labels, selector
+from pipeline.components.pods import dns_ports, labels, policy_port, selector
 
 CLAIM = "model-log"
 INSPECTOR = "inspector"
@@ -164,9 +164,7 @@ class Workspace(pulumi.ComponentResource):
     def _policies(self) -> None:
         """Nothing in, nothing out, but what a stage is for."""
         self._policy("default-deny", {}, ingress=[], egress=[])
-        dns = k8s.networking.v1.NetworkPolicyEgressRuleArgs(
-            ports=[_port(53, "UDP"), _port(53, "TCP")],
-        )
+        dns = k8s.networking.v1.NetworkPolicyEgressRuleArgs(ports=dns_ports())
         everywhere = k8s.networking.v1.NetworkPolicyEgressRuleArgs(
             to=[
                 k8s.networking.v1.NetworkPolicyPeerArgs(
@@ -175,14 +173,14 @@ class Workspace(pulumi.ComponentResource):
             ]
         )
         self._policy(self.args.downloads, selector(self.args.downloads), egress=[dns, everywhere])
-        ports = [_port(number, "TCP") for number in TRITON_PORTS]
+        ports = [policy_port(number, "TCP") for number in TRITON_PORTS]
         callers = [_peer(client) for client in self.args.clients]
         callers += [_namespace(other) for other in self.args.client_namespaces]
         into_server = [k8s.networking.v1.NetworkPolicyIngressRuleArgs(from_=callers, ports=ports)]
         if self.args.monitoring_namespace:
             into_server.append(
                 k8s.networking.v1.NetworkPolicyIngressRuleArgs(
-                    from_=[_namespace(self.args.monitoring_namespace)], ports=[_port(METRICS_PORT, "TCP")]
+                    from_=[_namespace(self.args.monitoring_namespace)], ports=[policy_port(METRICS_PORT, "TCP")]
                 )
             )
         self._policy(self.args.server, selector(self.args.server), ingress=into_server)
@@ -227,7 +225,3 @@ def _namespace(name: str) -> k8s.networking.v1.NetworkPolicyPeerArgs:
     return k8s.networking.v1.NetworkPolicyPeerArgs(
         namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": name})
     )
-
-
-def _port(number: int, protocol: str) -> k8s.networking.v1.NetworkPolicyPortArgs:
-    return k8s.networking.v1.NetworkPolicyPortArgs(port=number, protocol=protocol)
