@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from bench.worker import Worker
 from mnist.cli import last_finished
 from mnist.data import FILES, PARTS, Split, read_pair, write_images, write_labels
 from mnist.storage import Storage
+from serving.supervisor import answers
 
 AT_16 = next(load for load in SINGLES if load.concurrency == 16)
 ONE_CPU = Variant(1, 1, repositories.shipped().queue_delay_us)
@@ -89,7 +88,7 @@ def _a_replica(recorder: Recorder, exports: Exports, say: Say, rounds: int) -> N
         target = {"protocol": endpoint.protocol, "address": endpoint.address, "model": endpoint.model}
         began = time.monotonic()
         with servers.running(server) as process, Worker("bench.serving.client") as client:
-            while not _ready(_http(server)):
+            while not answers(_http(server)):
                 if time.monotonic() - began > 60 or not process.is_alive():
                     raise BenchError(f"a replica does not start: {servers.log_tail(process.log)}")
                 time.sleep(0.02)
@@ -102,14 +101,6 @@ def _a_replica(recorder: Recorder, exports: Exports, say: Say, rounds: int) -> N
 def _http(server: Server) -> str:
     port = next(part.partition("=")[2] for part in server.command if part.startswith("--http-port="))
     return f"http://{servers.HOST}:{port}/v2/health/ready"
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _training(recorder: Recorder, data: Storage, say: Say, rounds: int) -> None:

@@ -77,19 +77,20 @@ def own_address() -> str:
 
 @pytest.fixture(scope="session")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    made = make_checkout(tmp_path_factory.mktemp("checkout"), "dev")
-    use_cluster(made)
+    made = cluster_checkout(tmp_path_factory)
     yield made
     made.run("down")
 
 
-def use_cluster(checkout: Checkout) -> None:
-    """KUBE_CONTEXT, else the kubeconfig's current one."""
+def cluster_checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy of the checkout whose stack dev is on the cluster: KUBE_CONTEXT, else the kubeconfig's current one."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    made = make_checkout(tmp_path_factory.mktemp("checkout"), "dev")
     _, active = kubernetes_config.list_kube_config_contexts()
-    path = checkout.root / "Pulumi.dev.yaml"
+    path = made.root / "Pulumi.dev.yaml"
     content = yaml.safe_load(path.read_text())
     content["config"]["kubernetes:context"] = os.environ.get("KUBE_CONTEXT") or active["name"]
     path.write_text(yaml.safe_dump(content))
+    return made

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
-from tests.checkout import Checkout, make_checkout
-from tests.cluster.conftest import missing, own_address, use_cluster
+from tests.checkout import Checkout
+from tests.cluster.conftest import cluster_checkout, own_address
 from tests.cluster.stack import MODEL, NAMESPACE, context, endpoint, settings
 from tests.load import Load
 from tests.s3 import running_s3
@@ -19,12 +19,8 @@ STORE_NAMESPACE = f"{NAMESPACE}-store"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    made = make_checkout(tmp_path_factory.mktemp("checkout"), "dev")
+    made = cluster_checkout(tmp_path_factory)
     made.environment["PULUMI_CONFIG_PASSPHRASE"] = "correct horse battery staple"
-    use_cluster(made)
     with running_s3("0.0.0.0") as port:
         address = f"http://{own_address()}:{port}"
         client = boto3.client(

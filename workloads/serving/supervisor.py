@@ -87,7 +87,7 @@ class Supervisor:
         """Until the server ends, or is to be ended; says whether it ever was ready."""
         ready, backends = False, set[int]()
         while server.poll() is None and not stop.wait(POLL_SECONDS):
-            if not ready and _answers(self.ready_url):
+            if not ready and answers(self.ready_url):
                 ready, backends = True, _running_children(server.pid)
             if not backends <= _running_children(server.pid):
                 # Triton goes on without it, says that it is ready, and fails each request that would be its own.
@@ -134,7 +134,8 @@ def _status(server: "subprocess.Popen[bytes]") -> str:
     return f"signal {-server.returncode}" if server.returncode < 0 else f"exit status {server.returncode}"
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether what listens there says 200."""
     try:
         with urllib.request.urlopen(url, timeout=1) as response:
             return bool(response.status == 200)
