@@ -28,7 +28,7 @@ UNIVERSAL = ("--universal", "--python-version", "3.11")
 IN_IMAGES = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_35")
 NEEDS = {
     "tr-ex-job": (
-        *("torch", "numpy", "onnx", "onnxruntime", "onnxslim"),
+        *("torch", "numpy", "onnx", "onnxruntime"),
         *("boto3", "psutil", "requests", "scikit-learn", "tenacity"),
     ),
     "client-job": ("numpy", "tenacity", "jinja2", "matplotlib", "tritonclient[grpc]"),

@@ -16,7 +16,7 @@ from mnist.storage import Storage
 MODEL = "resnet18_mnist"
 NOOP = ROOT / "bench" / "serving" / "noop_model.py"
 
-# As usually written down by hand: some instances, ONNX Runtime's default threads, preferred batch sizes.
+# As usually written down by hand: some instances, ONNX Runtime's default threads (which spin), preferred batch sizes.
 REFERENCE = """\
 name: "resnet18_mnist"
 platform: "onnxruntime_onnx"
@@ -25,6 +25,7 @@ input [ { name: "input" data_type: TYPE_FP32 dims: [ 1, 28, 28 ] } ]
 output [ { name: "output" data_type: TYPE_FP32 dims: [ 10 ] } ]
 instance_group [ { count: 2 kind: KIND_CPU } ]
 dynamic_batching { preferred_batch_size: [ 2, 4, 8 ] max_queue_delay_microseconds: 100 }
+parameters { key: "session.intra_op.allow_spinning" value: { string_value: "1" } }
 """
 
 

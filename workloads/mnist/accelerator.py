@@ -36,7 +36,8 @@ class Compute:
     def make_deterministic(self) -> None:
         """The same weights for the same seed; on a GPU only as far as CUDA's operations can."""
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when CUDA starts
-        torch.use_deterministic_algorithms(True, warn_only=self.device.type == "cuda")
+        # As use_deterministic_algorithms(True), which also imports PyTorch's compiler to tell it: 5 s.
+        torch.set_deterministic_debug_mode("warn" if self.device.type == "cuda" else "error")
         # Nothing here reads memory before it is written; to fill it first takes a tenth of the training's time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at run time
 

@@ -1,4 +1,4 @@
-"""PyTorch → ONNX: export, optimise, check, compare."""
+"""PyTorch → ONNX: export, check, compare."""
 
 import hashlib
 import io
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import onnxslim
 import torch
 from torch import nn
 
@@ -41,7 +40,7 @@ class OnnxInfo:
 
 
 def export_onnx(model: nn.Module, path: Path) -> OnnxInfo:
-    """Export `model` (pixels → logits) with a dynamic batch, optimise the graph, check and write it.
+    """Export `model` (pixels → logits) with a dynamic batch, check and write it.
 
     Raises:
         ModelError: the exported graph is not valid ONNX or beyond what Triton's ONNX Runtime reads.
@@ -62,11 +61,9 @@ def export_onnx(model: nn.Module, path: Path) -> OnnxInfo:
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
         )
-    graph = onnxslim.slim(onnx.load_from_string(raw.getvalue()))
-    if not isinstance(graph, onnx.ModelProto):
-        raise ModelError("onnxslim returned no model")
+    content = raw.getvalue()
+    graph = onnx.load_from_string(content)
     check(graph)
-    content = graph.SerializeToString()
     write_atomic(path, content)
     return describe(graph, content)
 

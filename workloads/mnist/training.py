@@ -18,7 +18,7 @@ from mnist.distributed import Workers
 from mnist.model import build_model, normalise, to_pixels
 from mnist.optimizer import OneCycleAdam
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 250
 RATE_STEPS = 20  # the images/s shown are those of the last so many steps, or since the last progress if that is longer
 
 

@@ -112,15 +112,21 @@ def _check_interface(path: str, session: onnxruntime.InferenceSession, config: d
 
 
 def _options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
-    """Thread counts under the parameter names of Triton's own ONNX Runtime backend."""
-    parameters = config.get("parameters", {})
+    """Thread counts under the parameter names of Triton's own ONNX Runtime backend; `session.*` as ONNX Runtime's own.
+
+    https://onnxruntime.ai/docs/api/c/ lists them in onnxruntime_session_options_config_keys.h.
+    """
+    parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
     options = onnxruntime.SessionOptions()
     for name, attribute in (
         ("intra_op_thread_count", "intra_op_num_threads"),
         ("inter_op_thread_count", "inter_op_num_threads"),
     ):
         if name in parameters:
-            setattr(options, attribute, int(parameters[name]["string_value"]))
-    # Spinning threads of one instance would take the core another instance computes on.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            setattr(options, attribute, int(parameters[name]))
+    # Threads that spin while they wait would take the cores other instances compute on.
+    entries = {"session.intra_op.allow_spinning": "0", **parameters}
+    for name, value in entries.items():
+        if name.startswith("session."):
+            options.add_session_config_entry(name, value)
     return options
