@@ -8,12 +8,14 @@
     serving    this project's Triton and other servers with the same model files
     tuning     instances, threads and delays of Triton
     pipeline   `up` by stage
+    cluster    the same on Kubernetes, where KUBECONFIG names one
     scaling    replicas, training processes, resources of a stack: docs/scaling.md
     images     sizes and layers, where Docker has them
     render     docs/performance.md and docs/scaling.md out of bench/results/, without measuring
     check      the short form; fails where a ratio is, twice, more than 20 % below the committed one
 
-No part: all that measure, then the page is rendered; epochs only with --full. --short is for trying: it renders and
+No part: all that measure, then the page is rendered; epochs only with --full, the
+cluster only when named. --short is for trying: it renders and
 overwrites nothing.
 """
 
@@ -28,7 +30,8 @@ from bench.parts import CHECKED, PARTS, SHORT_RESULTS
 from bench.results import COMMITTED, measured, read
 from mnist.errors import PipelineError
 
-RENDER, CHECK, EPOCHS = "render", "check", "epochs"
+RENDER, CHECK = "render", "check"
+EPOCHS, ON_REQUEST = "epochs", ("epochs", "cluster")
 
 
 def main() -> int:
@@ -45,7 +48,7 @@ def main() -> int:
     try:
         if arguments.parts == [CHECK]:
             return check()
-        names = arguments.parts or [name for name in PARTS if name != EPOCHS]
+        names = arguments.parts or [name for name in PARTS if name not in ON_REQUEST]
         run([*names, *([EPOCHS] if arguments.full else [])], arguments.short)
     except (BenchError, PipelineError) as error:
         print(f"error: {error}", file=sys.stderr)

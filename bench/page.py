@@ -134,8 +134,8 @@ class Tables:
         heads = ("instances × threads, delay", "p50 ms alone", "requests/s at 1", "at 4", "at 16", "at 64")
         return table((*heads, "4 batches of 16", "p99 ms, half load", "CPU ms at 16"), rows)
 
-    def stages(self) -> str:
-        found = self.measured["pipeline"].medians["stages"]
+    def stages(self, part: str) -> str:
+        found = self.measured[part].medians["stages"]
         return table(("stage", "seconds"), [*found.items(), ("together", sum(found.values()))])
 
     def images(self) -> str:

@@ -43,6 +43,12 @@ def pipeline(short: bool, say: Say) -> Results:
     return pipeline.run(short, say)
 
 
+def cluster(short: bool, say: Say) -> Results:
+    from bench import cluster
+
+    return cluster.run(short, say)
+
+
 def scaling(short: bool, say: Say) -> Results:
     from bench import scaling
 
@@ -55,4 +61,6 @@ def images(short: bool, say: Say) -> Results:
     return images.run(short, say)
 
 
-PARTS = {part.__name__: part for part in (training, epochs, export, serving, tuning, pipeline, scaling, images)}
+PARTS = {
+    part.__name__: part for part in (training, epochs, export, serving, tuning, pipeline, cluster, scaling, images)
+}

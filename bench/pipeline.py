@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,19 @@ def run(short: bool, say: Say) -> Results:
         checkout = make_checkout(Path(directory) / "checkout")
         checkout.configure(dataset="mnist", datasetDir=str(Path(data).resolve()), keepData="false")
         try:
-            _measure(checkout, recorder, say)
+            measure(checkout, recorder, say)
         finally:
             checkout.run("down")
     return recorder.results()
 
 
-def _measure(checkout: Checkout, recorder: Recorder, say: Say) -> None:
-    say("pipeline: a first `up`, 2 min")
+def measure(checkout: Checkout, recorder: Recorder, say: Say, fetch_logs: Callable[[], object] = lambda: None) -> None:
+    """A first `up` by stage, and unchanged ones."""
+    say(f"{recorder.part}: a first `up`, 2 min")
     began = datetime.now(UTC)
-    seconds = _up(checkout)
+    seconds = up(checkout)
     ended = datetime.now(UTC)
+    fetch_logs()
     timeline = stage_seconds({stage: checkout.events(stage) for stage in JOBS}, began, ended)
     training = float(_finished(checkout.events("train"))["training_seconds"])
     client = float(_finished(checkout.events("client"))["seconds"])
@@ -47,11 +50,12 @@ def _measure(checkout: Checkout, recorder: Recorder, say: Say) -> None:
     add_round(recorder.rounds, "first up", figures)
     add_round(recorder.rounds, "stages", timeline)
     for number in range(UNCHANGED):
-        say(f"pipeline: an unchanged `up`, {number + 1} of {UNCHANGED}")
-        add_round(recorder.rounds, "unchanged up", {"up": _up(checkout)})
+        say(f"{recorder.part}: an unchanged `up`, {number + 1} of {UNCHANGED}")
+        add_round(recorder.rounds, "unchanged up", {"up": up(checkout)})
 
 
-def _up(checkout: Checkout) -> float:
+def up(checkout: Checkout) -> float:
+    """Its seconds."""
     began = time.monotonic()
     done = checkout.run("up")
     if done.status != 0:

@@ -16,17 +16,19 @@ from mnist.storage import Storage
 MODEL = "resnet18_mnist"
 NOOP = ROOT / "bench" / "serving" / "noop_model.py"
 
-# As usually written down by hand: some instances, ONNX Runtime's default threads (which spin), preferred batch sizes.
-REFERENCE = """\
-name: "resnet18_mnist"
+# Threads that wait for work keep looking for it: ONNX Runtime's default, which this project's backend turns off.
+SPINNING = 'parameters { key: "session.intra_op.allow_spinning" value: { string_value: "1" } }\n'
+
+# As usually written down by hand: some instances, ONNX Runtime's default threads, preferred batch sizes.
+REFERENCE = f"""\
+name: "{MODEL}"
 platform: "onnxruntime_onnx"
 max_batch_size: 16
-input [ { name: "input" data_type: TYPE_FP32 dims: [ 1, 28, 28 ] } ]
-output [ { name: "output" data_type: TYPE_FP32 dims: [ 10 ] } ]
-instance_group [ { count: 2 kind: KIND_CPU } ]
-dynamic_batching { preferred_batch_size: [ 2, 4, 8 ] max_queue_delay_microseconds: 100 }
-parameters { key: "session.intra_op.allow_spinning" value: { string_value: "1" } }
-"""
+input [ {{ name: "input" data_type: TYPE_FP32 dims: [ 1, 28, 28 ] }} ]
+output [ {{ name: "output" data_type: TYPE_FP32 dims: [ 10 ] }} ]
+instance_group [ {{ count: 2 kind: KIND_CPU }} ]
+dynamic_batching {{ preferred_batch_size: [ 2, 4, 8 ] max_queue_delay_microseconds: 100 }}
+{SPINNING}"""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,11 @@ class Variant:
     threads: int
     delay_us: int
     preferred: tuple[int, ...] = ()
+    spins: bool = False  # threads, while they wait for work
 
     def __str__(self) -> str:
         preferred = f", preferred {'/'.join(map(str, self.preferred))}" if self.preferred else ""
-        return f"{self.instances} × {self.threads}, {self.delay_us} µs{preferred}"
+        return f"{self.instances} × {self.threads}, {self.delay_us} µs{preferred}{', spinning' if self.spins else ''}"
 
     def config(self) -> str:
         text = render_config(MODEL, None, shipped())
@@ -58,7 +61,7 @@ class Variant:
         for before, after in changes.items():
             assert text.count(before) == 1, f"config.pbtxt has no {before!r} any more"
             text = text.replace(before, after)
-        return text
+        return text + SPINNING if self.spins else text
 
 
 def shipped() -> ServingConfig:

@@ -23,7 +23,8 @@ def variants() -> list[Variant]:
     shapes = {(1, cpus), (cpus, 1), (1, 1), (2 * cpus, 1), (cpus, cpus)} - {(base.instances, base.threads)}
     found = [base, *(Variant(*shape, base.delay_us) for shape in sorted(shapes))]
     found += [Variant(base.instances, base.threads, delay) for delay in (0, 100, 500, 2000) if delay != base.delay_us]
-    return [*found, Variant(base.instances, base.threads, base.delay_us, (2, 4, 8))]
+    found.append(Variant(base.instances, base.threads, base.delay_us, (2, 4, 8)))
+    return [*found, Variant(1, cpus, base.delay_us, spins=True)]
 
 
 def run(short: bool, say: Say) -> Results:

@@ -8,8 +8,8 @@ import boto3
 import pytest
 
 from tests.checkout import Checkout
-from tests.cluster.conftest import cluster_checkout, own_address
-from tests.cluster.stack import MODEL, NAMESPACE, context, endpoint, settings
+from tests.cluster.conftest import cluster_checkout
+from tests.cluster.stack import MODEL, NAMESPACE, context, endpoint, own_address, settings
 from tests.load import Load
 from tests.s3 import running_s3
 
