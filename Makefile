@@ -58,7 +58,7 @@ lint: setup-dev ## ruff and mypy --strict
 
 # Two at a time, a file each: much of the time is waiting. Threads that wait must then not spin.
 test: lint setup-play ## all tests that need no cluster
-	@OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests --ignore tests/cluster --numprocesses 2 --dist loadfile
+	@OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests --ignore tests/cluster --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: setup-dev ## the tests on a real cluster (KUBECONFIG, Docker, Pulumi's kubernetes and docker plugins)
 	@.venv/bin/python -m pytest tests/cluster

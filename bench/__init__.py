@@ -4,4 +4,4 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / name) for name in ("workloads", "tools") if str(ROOT / name) not in sys.path]
+sys.path[:0] = [str(ROOT / name) for name in ("infra", "workloads", "tools") if str(ROOT / name) not in sys.path]

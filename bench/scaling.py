@@ -25,6 +25,7 @@ from bench.worker import Worker
 from mnist.cli import last_finished
 from mnist.data import FILES, PARTS, Split, read_pair, write_images, write_labels
 from mnist.storage import Storage
+from pipeline.targets.local import torchrun
 from serving.supervisor import answers
 
 AT_16 = next(load for load in SINGLES if load.concurrency == 16)
@@ -130,9 +131,9 @@ def _some_images(data: Storage, directory: Path) -> Storage:
 
 def _trained(storage: Storage, workers: int, threads: int) -> float:
     shutil.rmtree(storage.checkpoints, ignore_errors=True)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
+    start = torchrun(workers) if workers > 1 else [sys.executable]
     script = [str(prepared.WORKLOADS / "train.py"), "--storage", str(storage.root), "--epochs", "1"]
-    _run([sys.executable, *torchrun, *script, "--threads", str(threads), "--checkpoint-every", "100000"])
+    _run([*start, *script, "--threads", str(threads), "--checkpoint-every", "100000"])
     summary = last_finished(storage, "train")
     assert summary is not None, "it ended well"
     return float(summary["images_per_second"])

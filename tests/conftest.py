@@ -13,6 +13,12 @@ from tests.storages import prepared, write_subset
 from tests.support import run_main, succeeded
 
 TRAIN_IMAGES, TEST_IMAGES = 640, 200
+LONGEST = "tests/local/"  # whole pipelines, minutes each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process is left with it alone at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")

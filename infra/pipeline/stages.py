@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Arguments = dict[str, str]  # command line options, without the dashes
 # How a stage of several workers is started; when one of them dies, all start again and go on from the checkpoint.
 TORCHRUN = ("-m", "torch.distributed.run", "--max-restarts=3")
+# A restart shall find each other in a new store: in the old one are the addresses of those that died, and both sides
+# may then wait for the other. https://github.com/pytorch/pytorch/issues/135712
+TORCHRUN_ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import kubernetes_validate
 import pytest
 
-from pipeline.stages import STAGES
+from pipeline.stages import STAGES, TORCHRUN_ENVIRONMENT
 from pipeline.targets import kubernetes
 from tests.declared import DIGEST, Declared, declare
 
@@ -189,6 +189,8 @@ def test_several_training_pods_find_each_other_and_share_the_storage(monkeypatch
     [container] = pod["containers"]
     assert "--nnodes=3" in container["args"] and "/app/train.py" in container["args"], "torchrun starts the training"
     assert "--rdzv-endpoint=train-0.train:29500" in container["args"], "they meet at the first"
+    set_ = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert TORCHRUN_ENVIRONMENT.items() <= set_.items(), "after a restart they meet anew"
     names = declared.inputs["train-names"]
     assert names["spec"]["clusterIP"] == "None" and names["metadata"]["name"] == pod["subdomain"], "whose name is known"
     assert "train-names" in declared.dependencies["train-job"], "before the pods look for it"

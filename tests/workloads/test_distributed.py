@@ -1,11 +1,11 @@
 """Training by several processes: each image once, the same learning, and a killed worker is no end."""
 
+import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 import torch
@@ -17,6 +17,7 @@ from mnist.cli import last_finished, stage_log
 from mnist.distributed import Workers
 from mnist.storage import Storage
 from mnist.training import batch_bounds
+from pipeline.targets.local import torchrun
 from tests.support import WORKLOADS
 
 Copy = Callable[[Storage], Storage]
@@ -41,16 +42,25 @@ def test_every_worker_has_two_images_of_every_batch(images: int, size: int, coun
         assert all(end - start >= 2 * count for start, end in bounds), "batch norm needs two of each worker"
 
 
-def start(storage: Storage, workers: int) -> "subprocess.Popen[str]":
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}", "--max-restarts=2"]
-    command = [sys.executable, *torchrun, str(WORKLOADS / "train.py"), "--storage", str(storage.root), *OPTIONS]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@contextlib.contextmanager
+def started(storage: Storage, workers: int) -> "Iterator[subprocess.Popen[str]]":
+    """As stack local starts them. They are not left behind, whatever happens."""
+    command = [*torchrun(workers), str(WORKLOADS / "train.py"), "--storage", str(storage.root), *OPTIONS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.kill()
+            for child in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
 
 
 def test_two_workers_learn_what_one_learns(small_storage: Storage, copy_of: Copy) -> None:
     """The rate, the epochs and the batch are the same; the losses differ by batch norm's statistics alone."""
     storage = copy_of(small_storage)
-    with start(storage, 2) as process:
+    with started(storage, 2) as process:
         said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, said
     assert "2 workers of 1 threads" in said, "the work is shared"
@@ -66,16 +76,18 @@ def test_two_workers_learn_what_one_learns(small_storage: Storage, copy_of: Copy
 
 def test_a_killed_worker_sends_all_back_to_the_last_checkpoint(small_storage: Storage, copy_of: Copy) -> None:
     storage = copy_of(small_storage)
-    with start(storage, 2) as process:
+    with started(storage, 2) as process:
         log, deadline = stage_log(storage, "train"), time.monotonic() + 120
         while not (log.exists() and "step 5/20" in log.read_text(encoding="utf-8")):
             assert time.monotonic() < deadline and process.poll() is None, "it must get as far as step 5"
             time.sleep(0.05)
         follower = workers_of(process.pid)[1]
+        meeting = psutil.Process(follower).environ()
         os.kill(follower, signal.SIGKILL)
         said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, f"the training must end well all the same: {said}"
     assert "going on at step" in said, "from the last checkpoint"
+    assert meeting["TORCHELASTIC_USE_AGENT_STORE"] == "False", "nobody may meet those that died, by their addresses"
     summary = last_finished(storage, "train")
     assert summary is not None and len(summary["history"]) == 20, "no step is missing"
 

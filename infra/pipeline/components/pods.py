@@ -71,8 +71,8 @@ def requirements(resources: Resources) -> k8s.core.v1.ResourceRequirementsArgs:
     )
 
 
-def environment() -> list[k8s.core.v1.EnvVarArgs]:
-    values = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+def environment(more: Mapping[str, str] | None = None) -> list[k8s.core.v1.EnvVarArgs]:
+    values = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **(more or {})}
     return [k8s.core.v1.EnvVarArgs(name=name, value=value) for name, value in values.items()]
 
 

@@ -21,7 +21,7 @@ from pipeline.components.pods import (
     storage_mount,
     storage_volume,
 )
-from pipeline.stages import TORCHRUN
+from pipeline.stages import TORCHRUN, TORCHRUN_ENVIRONMENT
 
 RENDEZVOUS_PORT = 29500
 SCRATCH = "256Mi"
@@ -140,7 +140,7 @@ def _pod(name: str, args: StageJobArgs) -> k8s.core.v1.PodTemplateSpecArgs:
                     image=args.image,
                     command=[PYTHON],
                     args=list(args.command),
-                    env=environment(),
+                    env=environment(TORCHRUN_ENVIRONMENT if args.workers > 1 else None),
                     env_from=secret_environment(args.secret),
                     resources=requirements(args.resources),
                     security_context=container_security(),

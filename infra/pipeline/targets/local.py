@@ -11,7 +11,7 @@ import pulumi
 from pipeline.errors import ConfigurationError
 from pipeline.fingerprint import fingerprint, imported_files
 from pipeline.settings import ROOT, Settings
-from pipeline.stages import TORCHRUN, Stage
+from pipeline.stages import TORCHRUN, TORCHRUN_ENVIRONMENT, Stage
 from process.resources import Directory, Job, Server
 
 WORKLOADS = ROOT / "workloads"
@@ -98,9 +98,8 @@ class LocalTarget:
         if stage.kind == "server":
             options |= {"triton": str(TRITON), "host": HOST}
         workers = stage.workers(self.settings)
-        torchrun = [*TORCHRUN, "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
-        script = str(WORKLOADS / stage.script)
-        return [sys.executable, *torchrun, script, *(f"--{key}={value}" for key, value in options.items())]
+        script = [str(WORKLOADS / stage.script), *(f"--{key}={value}" for key, value in options.items())]
+        return [*(torchrun(workers) if workers > 1 else [sys.executable]), *script]
 
     def _fingerprint(self, stage: Stage) -> str:
         code = imported_files(WORKLOADS / stage.script, WORKLOADS)
@@ -114,3 +113,9 @@ class LocalTarget:
         if not stage.reads_dataset_dir or directory is None or self.settings.dataset == "digits":
             return []
         return sorted(path for path in directory.glob("*-ubyte.gz") if path.is_file())
+
+
+def torchrun(workers: int) -> list[str]:
+    """What stands before the script: so many processes of this machine."""
+    set_first = ["env", *(f"{name}={value}" for name, value in TORCHRUN_ENVIRONMENT.items())]
+    return [*set_first, sys.executable, *TORCHRUN, "--standalone", f"--nproc-per-node={workers}"]
