@@ -29,7 +29,7 @@ IN_IMAGES = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_
 NEEDS = {
     "tr-ex-job": (
         *("torch", "numpy", "onnx", "onnxruntime"),
-        *("boto3", "psutil", "requests", "scikit-learn", "tenacity"),
+        *("boto3", "pillow", "psutil", "requests", "scikit-learn", "tenacity"),
     ),
     "client-job": ("numpy", "tenacity", "jinja2", "matplotlib", "tritonclient[grpc]"),
     "triton": ("numpy", "onnxruntime"),

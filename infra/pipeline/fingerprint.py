@@ -29,11 +29,12 @@ def imported_files(script: Path, root: Path) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += [file for name in _imports(path) for file in _files_of(name, root)]
+            waiting += [file for name in imported_names(path) for file in _files_of(name, root)]
     return sorted(found)
 
 
-def _imports(path: Path) -> set[str]:
+def imported_names(path: Path) -> set[str]:
+    """Modules that a file imports anywhere in it, dotted; what follows `from … import` may be one, or a name in one."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

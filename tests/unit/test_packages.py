@@ -1,6 +1,8 @@
 """What is installed is listed, with the sum of every wheel, and nothing is installed past the lists."""
 
 import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 import lock_packages
 import setup as setup_tool
 from lock_packages import DOCKER, MLSERVER, NEEDS, ROOT, SINGLE, TORCH, Locked, entries
+from pipeline.fingerprint import imported_files, imported_names
 
 IMAGES = [DOCKER / image / "requirements.txt" for image in NEEDS]
 CUDA = DOCKER / "tr-ex-job" / "torch-cuda.txt"
@@ -56,6 +59,40 @@ def test_the_lists_hold_what_the_requirements_ask_for() -> None:
 @pytest.mark.parametrize("path", IMAGES, ids=str)
 def test_images_hold_the_versions_that_the_tests_ran_with(path: Path) -> None:
     assert versions(path) <= {version for local in LOCAL for version in versions(local)}, "run `make constraints`"
+
+
+WORKLOADS = ROOT / "workloads"
+SCRIPTS = {
+    "tr-ex-job": ("prepare.py", "train.py", "export.py"),
+    "client-job": ("client.py", "report.py"),
+    "triton": ("serving/launch.py", "serving/onnxruntime/model.py"),
+}
+FROM_TRITON = {"triton_python_backend_utils"}  # comes with the server
+
+
+def packages_of(script: str) -> set[str]:
+    """Distributions that a script and all it imports ask for, also those imported only where they are used."""
+    modules = {
+        name.partition(".")[0]
+        for file in imported_files(WORKLOADS / script, WORKLOADS)
+        for name in imported_names(file)
+    }
+    ours = {path.stem for path in WORKLOADS.iterdir()}
+    installed = packages_distributions()
+    return {
+        installed[module][0].lower().replace("_", "-")
+        for module in modules - sys.stdlib_module_names - ours - FROM_TRITON
+    }
+
+
+@pytest.mark.parametrize(("image", "script"), [(image, script) for image in NEEDS for script in SCRIPTS[image]])
+def test_an_image_has_what_its_scripts_import(image: str, script: str) -> None:
+    text = (ROOT / DOCKER / image / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(rf"^COPY .*\b({script}|{script.partition('/')[0]}) ", text, re.MULTILINE), f"{script} is in it"
+    lists = [DOCKER / image / "requirements.txt", *([CUDA] if image == "tr-ex-job" else [])]
+    present = {version.partition("==")[0] for path in lists for version in versions(path)}
+    missing = packages_of(script) - present
+    assert not missing, f"{script} would fail there: add to NEEDS in tools/lock_packages.py: {missing}"
 
 
 @pytest.mark.parametrize("image", NEEDS)
