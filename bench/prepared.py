@@ -70,7 +70,7 @@ def exports(say: Say) -> Exports:
         say("exporting the checkpoint: 40 s")
         command = [sys.executable, "-m", "bench.models", str(storage.root), str(made.directory)]
         if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
-            raise BenchError("the exports failed; the reason is above")
+            raise BenchError(f"the exports failed; the reason is above (remove {storage.root} to train anew)")
         stamp.write_text(wanted, encoding="ascii")
     return made
 
