@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import random
 import socket
 import subprocess
 import sys
@@ -79,12 +80,14 @@ def make_read_only(disk: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Ports that nothing listens on, all different; none that the system hands out to clients by itself."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            found = [*dict.fromkeys([*found, port])]
+    return found
 
 
 def gone(processes: list[psutil.Process], patience: float = 15.0) -> list[int]:
