@@ -138,6 +138,11 @@ class Tables:
         found = self.measured[part].medians["stages"]
         return table(("stage", "seconds"), [*found.items(), ("together", sum(found.values()))])
 
+    def beside_the_base(self, image: str) -> float:
+        """Megabytes of an image's own layers."""
+        results = self.measured["images"]
+        return results.medians[image]["megabytes"] - float(results.facts[image][0]["megabytes"])
+
     def images(self) -> str:
         results = self.measured["images"]
         rows = []

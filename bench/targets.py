@@ -9,6 +9,7 @@ from bench.results import Results
 from bench.serving.part import OURS, alternatives
 
 CONCURRENT = (4, 16, 64)
+WITH_CUDA = 2000  # MB: no image without it is as large
 Measured = Mapping[str, Results]
 
 
@@ -109,7 +110,11 @@ def _stack(results: Results, stack: str, besides: int, unchanged: int) -> Iterat
 
 def _images(results: Results) -> Iterator[Verdict]:
     sizes: Medians = results.medians
-    for name, limit in (("triton", 500), ("client-job", 300), ("tr-ex-job", 1200)):
+    for name, limit in (("triton", 500), ("client-job", 300)):
         if name in sizes:
             size = sizes[name]["megabytes"]
-            yield Verdict(f"image `{name}`: ≤ {limit:,} MB", f"{size:,.0f} MB", size <= limit)
+            yield Verdict(f"image `{name}`: ≤ {limit} MB", f"{size:,.0f} MB", size <= limit)
+    if "tr-ex-job" in sizes:
+        size = sizes["tr-ex-job"]["megabytes"]
+        told = f"{size:,.0f} MB{', with CUDA' if size > WITH_CUDA else ''}"
+        yield Verdict("image `tr-ex-job` with PyTorch for CPUs: ≤ 1,200 MB", told, size <= 1200)
