@@ -14,9 +14,8 @@
     render     docs/performance.md and docs/scaling.md out of bench/results/, without measuring
     check      the short form; fails where a ratio is, twice, more than 20 % below the committed one
 
-No part: all that measure, then the page is rendered; epochs only with --full, the
-cluster only when named. --short is for trying: it renders and
-overwrites nothing.
+No part: all that measure, then the page is rendered; epochs only with --full, the cluster only when named.
+--short is for trying: it renders and overwrites nothing. check leaves out JSON (bench/parts.py says why).
 """
 
 import argparse
@@ -31,7 +30,8 @@ from bench.results import COMMITTED, measured, read
 from mnist.errors import PipelineError
 
 RENDER, CHECK = "render", "check"
-EPOCHS, ON_REQUEST = "epochs", ("epochs", "cluster")
+EPOCHS = "epochs"
+ON_REQUEST = (EPOCHS, "cluster")
 
 
 def main() -> int:

@@ -70,8 +70,10 @@ def served(directory: str) -> Iterator[str]:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
     with http.server.ThreadingHTTPServer(("0.0.0.0", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{own_address()}:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://{own_address()}:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def own_address() -> str:
